@@ -1,0 +1,1 @@
+"""The documented import path of Motoko: re-exports only."""

@@ -1,0 +1,126 @@
+"""Making runs ready to be executed again, and removing them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from motoko_core.errors import MotokoError
+from motoko_core.lifecycle import runs_directory
+from motoko_core.session import Session, transact, use
+from motoko_core.states import ACTIVE, CREATED
+from motoko_core.study.query import find
+
+if TYPE_CHECKING:
+    from motoko_core.selection import Constraints
+    from motoko_core.task_manager import TaskManager
+
+#: Runs in one transaction.
+_BATCH = 200
+#: Entries that tell of an execution.
+_OF_AN_EXECUTION = ("failure", "handle", "not_before")
+
+
+def selected(
+    manager: TaskManager, constraints: Constraints = None, *, run_name: str | None = None
+) -> list[int]:
+    """Ids of the runs that meet the constraints (None: all), of one run_name or of all.
+
+    :raises ~motoko_core.errors.ConstraintError: the constraints do not parse, or name an unknown entry.
+    """
+    constraint = manager.constraint(constraints)
+    with use(Session("clean")):
+        return [run.entries["id"] for run, _ in find(manager.database, constraint, run_name)]
+
+
+def refuse_under_way(manager: TaskManager, run_ids: Sequence[int]) -> None:
+    """:raises MotokoError: a launcher or a scheduler has some of the runs in hand; all of them are named."""
+    with use(Session("clean")):
+        runs = manager.base._get_runs().entries
+        _refuse(manager, [(run_id, runs.get(run_id)) for run_id in run_ids])
+
+
+def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False, force: bool = False) -> int:
+    """Reset runs to CREATED, with their results and run directories removed; answer how many.
+
+    Each batch of runs is changed in one transaction, or not at all.
+
+    :param delete: remove the runs from the database instead. Their jobs stay.
+    :param force: also runs that a launcher or a scheduler has in hand; their processes are left alone.
+    :raises MotokoError: without ``force``, such a run is among them. Earlier batches are done then.
+    """
+
+    def work(batch: Sequence[int]) -> list[Path]:
+        runs = manager.base._get_runs().entries
+        present = [(run_id, runs[run_id]) for run_id in batch if run_id in runs]
+        if not force:
+            _refuse(manager, present)
+        directories = [_directory(manager, run_id, run) for run_id, run in present]
+        if not delete:
+            # Before the commit: from then on a launcher may fill them again.
+            _remove(directories)
+        for run_id, run in present:
+            if delete:
+                _delete(manager, run_id, run)
+            else:
+                _reset(run)
+        return directories
+
+    done = 0
+    for begin in range(0, len(run_ids), _BATCH):
+        batch = run_ids[begin : begin + _BATCH]
+        directories = transact(f"clean {manager.study}", lambda b=batch: work(b))  # type: ignore[misc]
+        if delete:
+            # After the commit: a run that is there has its directory.
+            _remove(directories)
+        done += len(directories)
+    return done
+
+
+def _refuse(manager: TaskManager, runs: Sequence[tuple[int, Any]]) -> None:
+    busy = []
+    for run_id, run in runs:
+        state = run.entries.get("state") if run is not None else CREATED
+        if state in ACTIVE and state != CREATED:
+            busy.append(f"{manager.study}.{run_id} ({state})")
+    if busy:
+        raise MotokoError(
+            f"these runs are being executed: {', '.join(busy)}",
+            hint="Wait for them, or leave them out with --constraints 'state != START'. --force cleans them "
+            "all the same; their processes go on.",
+        )
+
+
+def _directory(manager: TaskManager, run_id: int, run: Any) -> Path:
+    return Path(run.entries.get("run_path") or runs_directory(manager) / f"run-{run_id}")
+
+
+def _remove(directories: Sequence[Path]) -> None:
+    for directory in directories:
+        # What a process is still writing there must not keep the run from being reset.
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _reset(run: Any) -> None:
+    entries = run.entries
+    entries["state"] = CREATED
+    entries["start_time"] = None
+    for name in _OF_AN_EXECUTION:
+        entries.pop(name, None)
+    run._p_activate()  # reading __dict__ does not load a ghost
+    quantities = run.__dict__.get("quantities")
+    if quantities is not None:
+        quantities.clear()
+
+
+def _delete(manager: TaskManager, run_id: int, run: Any) -> None:
+    base = manager.base
+    job = base._get_jobs().entries.get(run.entries.get("job_id"))
+    if job is not None:
+        job._p_activate()
+        of_job = job.__dict__.get("runs")
+        if of_job is not None:
+            of_job.entries.pop(run_id, None)
+    del base._get_runs().entries[run_id]

@@ -1,0 +1,200 @@
+"""All that the command line writes: words, tables, log lines, errors.
+
+Standard output is for what was asked for; standard error for log lines and complaints.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any, TextIO
+
+from motoko_core.errors import MotokoError
+
+
+class OutputError(MotokoError):
+    """Standard output is closed, or does not take what is written."""
+
+
+def say(text: str = "") -> None:
+    """Write to standard output.
+
+    :raises BrokenPipeError: nobody reads it any more.
+    :raises OutputError: it was closed from the start, or the disk is full.
+    """
+    with _stdout() as stream:
+        stream.write(text + "\n")
+        stream.flush()
+
+
+@contextmanager
+def _stdout() -> Iterator[IO[str]]:
+    if sys.stdout is None:  # what Python makes of a closed descriptor
+        raise OutputError("standard output is closed")
+    try:
+        yield sys.stdout
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {error.strerror or error}") from error
+
+
+def flush_stdout() -> None:
+    """Write what is still in the buffer, such as what user code printed; raises as :func:`say` does."""
+    with _stdout() as stream:
+        stream.flush()
+
+
+def complain(text: str) -> None:
+    """Write to standard error, if anybody listens."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _give_up(sys.stderr)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a table: drawn on a terminal, plain columns with two spaces between them in a pipe."""
+    texts = [["" if value is None else str(value) for value in row] for row in rows]
+    if is_terminal():
+        import rich.box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+        for header in headers:
+            drawn.add_column(header, overflow="fold")
+        for row in texts:
+            drawn.add_row(*map(Text, row))
+        Console().print(drawn)
+        return
+    say("\n".join(columns([list(headers), *texts])))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns; a cell is one line, so that a line is one row for grep and awk."""
+    flat = [[" ".join(cell.split()) or "-" for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*flat, strict=True)]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in flat]
+
+
+# ---------------------------------------------------------------------- log lines
+
+
+class _Lines(logging.StreamHandler):  # type: ignore[type-arg]  # a class with parameters from Python 3.11 on
+    """Writes to what ``sys.stderr`` is at the moment: a live table on the terminal replaces it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr if sys.stderr is not None else _NOWHERE
+
+
+class _Nowhere:
+    def write(self, text: str) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
+_NOWHERE = _Nowhere()
+
+
+@contextmanager
+def log_lines(level: int) -> Iterator[None]:
+    """Write Motoko's log messages from ``level`` on to standard error, as plain lines."""
+    logger = logging.getLogger("motoko")
+    handler = _Lines()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    before = logger.level, logger.propagate
+    logger.setLevel(level)
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+# ---------------------------------------------------------------------- errors
+
+
+def report(error: BaseException, *, verbose: bool) -> int:
+    """Say what went wrong; answer the exit code."""
+    if _is_broken_pipe(error):
+        return 1
+    if verbose:
+        complain("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, MotokoError):
+        complain(f"motoko: error: {error}")
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        complain("motoko: interrupted")
+        return 1
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    complain(
+        f"motoko: internal error: {text}"
+        + ("" if verbose else "\n  Please run it again with --verbose, and report what it shows.")
+    )
+    return 1
+
+
+def _is_broken_pipe(error: BaseException | None) -> bool:
+    # User code that prints gets it too, and the engine blames the action.
+    while error is not None:
+        if isinstance(error, BrokenPipeError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def occupy_closed_streams() -> None:
+    """Open the standard descriptors that are closed, or the next file or socket would become one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def settle_stdout() -> None:
+    """Write what is still in the buffer; if that cannot be, let the interpreter's last flush go nowhere."""
+    try:
+        flush_stdout()
+    except (OSError, OutputError):
+        _give_up(sys.stdout)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let what is still in a stream's buffer go nowhere; the interpreter's last flush would fail."""
+    try:
+        descriptor = stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

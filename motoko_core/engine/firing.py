@@ -1,0 +1,183 @@
+"""Calling user code: in a session of its own, and once more after a conflict."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from motoko_core.engine.blame import UNDOING, is_conflict
+from motoko_core.session import MAX_ATTEMPTS, Session, backoff_s, current_session, give_up, use
+
+logger = logging.getLogger("motoko")
+T = TypeVar("T")
+
+#: How long a piece of work that was in a conflict may keep the others that were out of the way: so many
+#: seconds at the second attempt, twice as many at each further one, up to the limit.
+_LANE_TIMEOUT_S = 1.0
+_LANE_LIMIT_S = 60.0
+
+
+class EngineSession(Session):
+    """A session that the engine commits, and whose work it calls again after a conflict."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        #: What the work runs in.
+        self.task: asyncio.Task[Any] | None = None
+        #: The work was cancelled: what it has not committed by now, it never will, even if it goes on.
+        self.revoked = False
+        #: A commit within the work was in conflict. The work cannot go on from there, even if it tries.
+        self.conflict: Exception | None = None
+        #: The work has set ``workflow.finished``.
+        self.sets_finished = False
+
+    def commit(self) -> None:
+        if self.revoked:
+            self.abort()
+            raise asyncio.CancelledError
+        try:
+            super().commit()
+        except UNDOING as error:
+            self.conflict = error
+            raise
+
+
+class FiringSession(EngineSession):
+    """The session of a firing: its transaction is the engine's business, also for ``@event``."""
+
+    managed = True
+
+
+class Lane:
+    """Lets firings that were in conflict with each other go one at a time, until their first commit.
+
+    Sixty-four callbacks that create tasks in one study all want the next id. The first to commit wins; if
+    the others tried again all at once, they would be in conflict again.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, session: Session, attempt: int) -> AsyncIterator[None]:
+        timeout = min(_LANE_LIMIT_S, _LANE_TIMEOUT_S * 2 ** (attempt - 2))
+        acquiring = asyncio.ensure_future(self._lock.acquire())
+        try:
+            # Not wait_for: in Python 3.10 and 3.11 it can lose a cancellation.
+            await asyncio.wait({acquiring}, timeout=timeout)
+        except asyncio.CancelledError:
+            if not acquiring.cancel():
+                self._lock.release()
+            raise
+        if not acquiring.done():
+            acquiring.cancel()
+            yield  # somebody holds it for longer than a transaction should last: take the risk
+            return
+        released = False
+
+        def release(committed: bool = False) -> None:
+            nonlocal released
+            if not released:
+                released = True
+                self._lock.release()
+
+        session.after.append(release)
+        try:
+            yield
+        finally:
+            release()
+
+
+async def call(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a plain or an async function."""
+    result = f(*args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def in_session(
+    title: str,
+    lane: Lane,
+    make_session: Callable[[str], EngineSession],
+    work: Callable[[EngineSession], Awaitable[T]],
+) -> T:
+    """Run ``work`` in a session of its own and commit; after a conflict, run it again from its top.
+
+    What was done before a clean ``sys.exit()`` counts, as at the end of the work.
+
+    :raises ~motoko_core.errors.ConflictRetriesExceeded: after too many conflicts.
+    """
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        session = make_session(title)
+        async with contextlib.AsyncExitStack() as stack:
+            if attempt > 1:
+                await stack.enter_async_context(lane.turn(session, attempt))
+            stack.enter_context(use(session))
+            try:
+                leaving: SystemExit | None = None
+                if attempt > 1 and session.journal is not None:
+                    session.journal.recover()
+                    session.checkpoint()
+                try:
+                    result = await work(session)
+                except SystemExit as exit_:
+                    if exit_.code:
+                        raise
+                    leaving = exit_
+                session.commit()
+            except Exception as error:
+                if session.conflict is None and not is_conflict(error):
+                    raise
+                logger.debug("%s: conflict in attempt %d: %s", title, attempt, error)
+                if attempt == MAX_ATTEMPTS:
+                    raise give_up(title, error) from error
+            else:
+                if leaving is not None:
+                    raise leaving
+                return result
+        await asyncio.sleep(backoff_s(attempt))
+    raise AssertionError("unreachable")
+
+
+def event(func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Log that an action was fired, and give the coroutine the transaction treatment.
+
+    When the engine fires it, the engine's transaction is the one that counts. Called directly, it commits
+    what came before, commits its own work at the end, and is called again after a conflict.
+    """
+    name = getattr(func, "__name__", repr(func))
+
+    @functools.wraps(func)
+    async def wrapped(*args: Any, **kwargs: Any) -> Any:
+        logger.info("fire: %s", name)
+        session = current_session()
+        if session.managed:
+            return await call(func, *args, **kwargs)
+        session.checkpoint()
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                result = await call(func, *args, **kwargs)
+                session.checkpoint()
+            except Exception as error:
+                session.abort()
+                session.begin()
+                if not is_conflict(error):
+                    raise
+                if attempt == MAX_ATTEMPTS:
+                    raise give_up(name, error) from error
+                if isinstance(session, EngineSession):
+                    session.conflict = None  # it is mended here
+                await asyncio.sleep(backoff_s(attempt))
+            else:
+                return result
+        raise AssertionError("unreachable")
+
+    return wrapped
+
+
+def no_action(*args: Any, **kwargs: Any) -> None:
+    """Do nothing: a callback for actions and error handlers that need none."""

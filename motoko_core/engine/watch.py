@@ -1,0 +1,206 @@
+"""What one action sees of one study, and when that makes it fire."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from motoko_core.engine.actions import Action, Reference
+from motoko_core.errors import MotokoError
+from motoko_core.interfaces import RunCondition, WorkflowCondition
+from motoko_core.selection import TaskSelectionEval, hand_out
+from motoko_core.study.index import getter
+from motoko_core.study.query import find
+
+if TYPE_CHECKING:
+    from motoko_core.task_manager import TaskManager
+    from motoko_core.workflow import Workflow
+
+#: A full sweep with a run filter may take this part of the time.
+_SWEEP_SHARE = 0.05
+
+
+@attrs.define(eq=False)
+class Registration:
+    """What is known of an action's name on its task manager: it outlives an action that is replaced."""
+
+    watches: dict[str, Watch] = attrs.field(factory=dict)
+    in_firing: set[Reference] = attrs.field(factory=set)
+    #: Tasks that have fired an action that fires once.
+    marked: set[Reference] = attrs.field(factory=set)
+    #: Whether a firing on a boolean trigger is under way.
+    boolean_at_work: bool = False
+
+
+class Watch:
+    """An action on one task manager: the tasks that match, those in a firing, and when it may fire next.
+
+    What a change costs must not grow with the number of tasks that match, so the sets are kept up to date
+    instead of being made anew.
+    """
+
+    def __init__(self, action: Action, manager: TaskManager, registration: Registration) -> None:
+        self.action = action
+        self.manager = manager
+        self.registration = registration
+        self.matching: set[Reference] = set()
+        #: Those of ``matching`` that are neither in a firing nor marked.
+        self.waiting: set[Reference] = set()
+        #: Tasks that came into ``matching`` since the last firing: they fire at once.
+        self.gained: set[Reference] = set()
+        #: While the condition stays true, it fires again from this time on.
+        self.due = 0.0
+        #: Whether a boolean condition was true when it was last looked at.
+        self.held = False
+        self.next_sweep = 0.0
+        self.complete = False
+
+    # ------------------------------------------------------------------ firing
+
+    def ready(self, now: float) -> set[Reference]:
+        """The tasks to fire with now; none while there is nothing new and the action is not due."""
+        return set(self.waiting) if now >= self.due or self.has_gained() else set()
+
+    def has_gained(self) -> bool:
+        """Whether there are tasks to fire with that were not there at the last firing."""
+        return not self.gained.isdisjoint(self.waiting)
+
+    def has_more(self) -> bool:
+        """Whether it will fire again when it is due, although nothing changes."""
+        return self.held or bool(self.waiting)
+
+    def begin_firing(self, references: set[Reference], due: float) -> None:
+        self.gained -= references
+        self.waiting -= references
+        self.registration.in_firing |= references
+        self.due = due
+
+    def end_firing(self, references: set[Reference]) -> None:
+        self.registration.in_firing -= references
+        for watch in self.registration.watches.values():  # this one may have been replaced
+            for reference in references:
+                if reference in watch.matching and reference not in self.registration.marked:
+                    watch.waiting.add(reference)
+
+    def _put(self, reference: Reference, matches: bool) -> None:
+        if not matches:
+            for kind in (self.matching, self.waiting, self.gained):
+                kind.discard(reference)
+        elif reference not in self.matching:
+            self.matching.add(reference)
+            if reference not in self.registration.marked:
+                self.gained.add(reference)
+                if reference not in self.registration.in_firing:
+                    self.waiting.add(reference)
+
+    def _put_all(self, references: set[Reference]) -> None:
+        for reference in self.matching - references:
+            self._put(reference, False)
+        for reference in references - self.matching:
+            self._put(reference, True)
+
+    def trigger(self, workflow: Workflow) -> bool | list[tuple[Any, Any]]:
+        """Evaluate the condition in the current session, whatever fired before."""
+        if self.action.is_run_level:
+            self.look_at_runs((), 0.0, float, tick=False)
+        elif self.look_at_workflow(workflow):
+            return True
+        managers = workflow.task_managers
+        pairs = [(managers[study], load_pair(managers[study], i)) for study, i in sorted(self.matching)]
+        return [hand_out(manager, pair) for manager, pair in pairs if pair is not None]
+
+    # ------------------------------------------------------------------ run-level conditions
+
+    def look_at_runs(
+        self, changed: Iterable[int], now: float, clock: Callable[[], float], *, tick: bool
+    ) -> None:
+        """Evaluate a run-level condition for the runs that changed; for all of them when a sweep is due."""
+        condition = self.action.condition
+        assert isinstance(condition, RunCondition)
+        if not self.complete or (tick and condition.filter is not None and now >= self.next_sweep):
+            began = clock()
+            self._put_all(self._sweep(condition))
+            self.complete = True
+            ended = clock()
+            self.next_sweep = ended + (ended - began) * (1 / _SWEEP_SHARE - 1)
+            return
+        for run_id in changed:
+            pair = load_pair(self.manager, run_id)
+            # A run that left and came back between two looks is a new match, but cannot be told from one
+            # that merely changed: it counts as still matching, and fires when the action is due again.
+            self._put((self.manager.study, run_id), pair is not None and self.pair_matches(pair))
+
+    def _sweep(self, condition: RunCondition) -> set[Reference]:
+        name = self.manager.study
+        pairs = find(self.manager.database, self.action.constraints[name], self.manager.workflow.run_name)
+        return {(name, run.entries["id"]) for run, job in pairs if self._filter(condition, run, job)}
+
+    def _filter(self, condition: RunCondition, run: Any, job: Any) -> bool:
+        if self.action.is_error_handler and (run.entries.get("failure") or {}).get("ignored"):
+            return False
+        return condition.filter is None or bool(condition.filter(*hand_out(self.manager, (run, job))))
+
+    def pair_matches(self, pair: tuple[Any, Any]) -> bool:
+        """Whether a (run, job) pair meets the run-level condition in the current session."""
+        condition = self.action.condition
+        if not isinstance(condition, RunCondition):
+            return True
+        run, job = pair
+        constraint = self.action.constraints[self.manager.study]
+        return constraint.matches(getter(run), getter(job)) and self._filter(condition, run, job)
+
+    # ------------------------------------------------------------------ workflow-level conditions
+
+    def look_at_workflow(self, workflow: Workflow) -> bool:
+        """Evaluate a workflow-level condition; answer whether it is true as a boolean.
+
+        A selection goes into ``matching`` instead.
+        """
+        condition = self.action.condition
+        assert isinstance(condition, WorkflowCondition)
+        found = condition.evaluate(workflow, self.manager)
+        if inspect.iscoroutine(found):
+            found.close()
+            raise MotokoError(
+                "the condition gave a coroutine, which is always true",
+                hint="Conditions are plain functions: await in the action's callback.",
+            )
+        if isinstance(found, TaskSelectionEval):
+            found = found()
+        if isinstance(found, Sequence) and not isinstance(found, (str, bytes)):
+            # With `__all__`, the condition may give the same tasks for each task manager: the first has them.
+            others = [w for w in self.registration.watches.values() if w is not self]
+            mine = {r for r in self._references(found) if not any(r in w.matching for w in others)}
+            self._put_all(mine)
+            self.held = False
+            return False
+        self._put_all(set())
+        self.held = self.held and bool(found)
+        return bool(found)
+
+    def _references(self, found: Sequence[Any]) -> Iterable[Reference]:
+        for item in found:
+            try:
+                run, _job = item
+                yield run._p_jar.motoko_base.study.name, run.entries["id"]
+            except (TypeError, ValueError, AttributeError, KeyError):
+                raise MotokoError(
+                    f"the condition gave a list with {item!r} in it",
+                    hint="Give True or False, a selection, or a list of its (run, job) pairs.",
+                ) from None
+
+
+def load_pair(manager: TaskManager, run_id: int) -> tuple[Any, Any] | None:
+    """A (run, job) pair of the workflow's run_name in the current session; None if there is none."""
+    base = manager.base
+    run = base._get_runs().entries.get(run_id)
+    if run is None:
+        return None
+    name = manager.workflow.run_name
+    if name is not None and run.entries.get("run_name") != name:
+        return None
+    job = base._get_jobs().entries.get(run.entries["job_id"])
+    return None if job is None else (run, job)

@@ -1,0 +1,224 @@
+"""Commits over several databases that survive ``kill -9``.
+
+Each study is a database of its own. A transaction over several of them asks all to vote, and then finishes
+one after the other; a process or a server that dies in between leaves a part of it. So, once every database
+has voted, what is about to be written is kept in a file until the last one has finished. Whoever comes next,
+the next attempt or the next orchestrator, finds the file: if some of the databases have the transaction, it
+is written to the others, or, if somebody has changed the same objects meanwhile, taken back from the former.
+If none has it, it did not happen. In both cases the firing is repeated if it is still due.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ZEO
+from ZODB.Connection import TransactionMetaData
+from ZODB.POSException import ConflictError, UndoError
+
+from motoko_core.errors import StudyError
+
+if TYPE_CHECKING:
+    from ZODB.Connection import Connection
+
+    from motoko_core.study.server import Address
+
+logger = logging.getLogger("motoko")
+
+#: (object id, serial it replaces, new state), as the storage was given it.
+Record = tuple[bytes, bytes, bytes]
+_PATTERN = "commit-*.journal"
+
+
+def keep_records(connection: Connection) -> None:
+    """Have a connection remember what it writes; once is enough for its life."""
+    storage = connection._storage
+    if hasattr(storage, "motoko_records"):
+        return
+    storage.motoko_records = []
+    storage.motoko_finishing = False
+    begin, store = storage.tpc_begin, storage.store
+
+    def tpc_begin(txn: Any) -> None:
+        storage.motoko_records = []
+        storage.motoko_finishing = False
+        begin(txn)
+
+    def tpc_finish(*arguments: Any) -> Any:
+        storage.motoko_finishing = True
+        return type(storage).tpc_finish(storage, *arguments)
+
+    def remember(oid: bytes, serial: bytes, data: bytes, version: str, txn: Any) -> Any:
+        storage.motoko_records.append((oid, serial, data))
+        return store(oid, serial, data, version, txn)
+
+    storage.tpc_begin, storage.store, storage.tpc_finish = tpc_begin, remember, tpc_finish
+
+
+class Journal:
+    """The journal files of one workflow.
+
+    :param directory: where they are kept, ``.wf``.
+    :param reach: the databases' names -> functions that say where their servers listen, having started
+        them if necessary.
+    """
+
+    def __init__(self, directory: Path, reach: Mapping[str, Callable[[], Address]]) -> None:
+        self.directory = directory
+        self._reach = reach
+
+    def guard(self, txn: Any, connections: Mapping[str, Connection]) -> None:
+        """Have a transaction written down before its first database finishes.
+
+        :param connections: by a name under which :meth:`recover` finds the database again.
+        """
+        identity = uuid.uuid4().hex
+        txn.note(f"motoko {identity}")
+        txn.join(_Guard(self.directory / f"commit-{identity}.journal", identity, connections))
+
+    def recover(self) -> int:
+        """Make whole what was left half-finished; answer the number of such transactions.
+
+        :raises StudyError: others have changed the same objects, so that it cannot be mended.
+        :raises ~ZEO.Exceptions.ClientDisconnected: a server does not answer; the files stay.
+        """
+        mended = 0
+        for path in sorted(self.directory.glob(_PATTERN)):
+            try:
+                identity, parts = pickle.loads(path.read_bytes())
+            except (EOFError, pickle.UnpicklingError):
+                path.unlink()  # killed while writing it: nothing had been finished
+                continue
+            unknown = sorted(parts.keys() - self._reach.keys())
+            if unknown:
+                raise StudyError(
+                    f"a transaction was cut short, and {', '.join(unknown)} is not in the workflow any more",
+                    where=str(path),
+                    hint="Put it back into motoko.yaml and start again; or remove this file.",
+                )
+            undo_ids = {name: _undo_id(self._reach[name](), identity) for name in parts}
+            missing = [name for name, undo_id in undo_ids.items() if undo_id is None]
+            if missing and len(missing) < len(parts):
+                self._mend(identity, parts, undo_ids, path)
+                mended += 1
+            path.unlink()
+        return mended
+
+    def _mend(
+        self,
+        identity: str,
+        parts: Mapping[str, Sequence[Record]],
+        undo_ids: Mapping[str, Any],
+        path: Path,
+    ) -> None:
+        written: dict[str, Any] = {name: undo_id for name, undo_id in undo_ids.items() if undo_id is not None}
+        try:
+            for name in parts.keys() - written.keys():
+                _write(self._reach[name](), identity, parts[name])
+                logger.warning("completed a transaction that was cut short, in %s", name)
+                written[name] = _undo_id(self._reach[name](), identity)
+        except ConflictError as error:
+            try:
+                for name, undo_id in written.items():
+                    _take_back(self._reach[name](), undo_id)
+                    logger.warning("took back a transaction that was cut short, in %s", name)
+            except (ConflictError, UndoError) as second:
+                raise StudyError(
+                    f"a transaction was cut short, and can neither be completed ({error}) nor taken back "
+                    f"({second})",
+                    where=str(path),
+                    hint="Objects that it changed were changed by somebody else since. Look at the runs that "
+                    "were created last, mend them by hand, and remove this file.",
+                ) from second
+
+
+class _Guard:
+    """A resource manager that votes last and finishes last."""
+
+    def __init__(self, path: Path, identity: str, connections: Mapping[str, Connection]) -> None:
+        self.transaction_manager = None
+        self._path = path
+        self._identity = identity
+        self._connections = connections
+
+    def sortKey(self) -> str:
+        return "~"
+
+    def tpc_begin(self, txn: Any) -> None:
+        for connection in self._connections.values():
+            if connection._needs_to_join:
+                connection._storage.motoko_records = []
+                connection._storage.motoko_finishing = False
+
+    def commit(self, txn: Any) -> None:
+        pass
+
+    def tpc_vote(self, txn: Any) -> None:
+        parts = {
+            name: connection._storage.motoko_records
+            for name, connection in self._connections.items()
+            if connection._storage.motoko_records
+        }
+        if len(parts) < 2:
+            return  # one database is atomic by itself
+        with self._path.open("wb") as file:
+            pickle.dump((self._identity, parts), file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def tpc_finish(self, txn: Any) -> None:
+        self._path.unlink(missing_ok=True)
+
+    def tpc_abort(self, txn: Any) -> None:
+        if not any(connection._storage.motoko_finishing for connection in self._connections.values()):
+            self._path.unlink(missing_ok=True)
+
+    def abort(self, txn: Any) -> None:
+        pass
+
+
+@contextmanager
+def _storage(address: Address) -> Iterator[Any]:
+    storage = ZEO.client(address, wait_timeout=15)
+    try:
+        yield storage
+    finally:
+        storage.close()
+
+
+def _undo_id(address: Address, identity: str) -> Any:
+    """What the transaction is known by in a database for taking it back; None if it is not there."""
+    with _storage(address) as storage:
+        found = storage.undoInfo(0, -1, {"description": f"motoko {identity}".encode()})
+        return found[0]["id"] if found else None
+
+
+@contextmanager
+def _transaction(storage: Any, description: str) -> Iterator[Any]:
+    txn = TransactionMetaData(description=description)
+    storage.tpc_begin(txn)
+    try:
+        yield txn
+        storage.tpc_vote(txn)
+        storage.tpc_finish(txn)
+    except BaseException:
+        storage.tpc_abort(txn)
+        raise
+
+
+def _write(address: Address, identity: str, records: Iterable[Record]) -> None:
+    with _storage(address) as storage, _transaction(storage, f"motoko {identity}") as txn:
+        for oid, serial, data in records:
+            storage.store(oid, serial, data, "", txn)
+
+
+def _take_back(address: Address, undo_id: Any) -> None:
+    with _storage(address) as storage, _transaction(storage, "motoko: taken back") as txn:
+        storage.undo(undo_id, txn)

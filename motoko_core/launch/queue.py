@@ -1,0 +1,108 @@
+"""The runs of one study that wait for a launcher."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from motoko_core.states import CREATED
+
+if TYPE_CHECKING:
+    from motoko_core.interfaces import RunChange
+    from motoko_core.task_manager import TaskManager
+
+
+class WaitingRuns:
+    """CREATED runs of a study that this machine may execute, oldest first, kept current from the feed.
+
+    What one change costs does not grow with the number of runs that wait.
+
+    :param machines: values of ``machine_name`` that are ours.
+    :param wall_clock: seconds since 1970, which ``not_before`` of a run is compared with.
+    """
+
+    def __init__(
+        self, manager: TaskManager, machines: frozenset[str], wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        self._manager = manager
+        self._machines = machines
+        self._wall_clock = wall_clock
+        self._ready: list[int] = []
+        self._later: list[tuple[float, int]] = []
+
+    def fill(self) -> None:
+        """Look at all runs."""
+        found = self._manager.database.index.candidates(states=frozenset({CREATED}))
+        self._ready, self._later = [], []
+        for run_id in sorted(found):
+            self._enter(run_id)
+
+    def changed(self, changes: Sequence[RunChange]) -> None:
+        """Take in changes of the feed."""
+        for change in changes:
+            if change.after == CREATED:
+                self._enter(change.run_id)
+
+    def due_in_s(self) -> float:
+        """Seconds until the next run that must not start yet may start; infinite if there is none."""
+        return max(0.0, self._later[0][0] - self._wall_clock()) if self._later else float("inf")
+
+    def take(self, room: int | None, limit: int) -> list[int]:
+        """As many runs as there is room for; the last one may ask for more, and waits its turn.
+
+        They are not offered again before they change.
+        """
+        taken: list[int] = []
+        for run_id in self._in_turn(limit):
+            if room is not None:
+                if room <= 0:
+                    break
+                room -= processors(self._row(run_id))
+            heapq.heappop(self._ready)
+            taken.append(run_id)
+        return taken
+
+    def _in_turn(self, limit: int) -> Iterator[int]:
+        while self._later and self._later[0][0] <= self._wall_clock():
+            self._enter(heapq.heappop(self._later)[1])
+        last = None
+        for _ in range(limit):
+            while self._ready and (self._ready[0] == last or not self._may_start(self._ready[0])):
+                heapq.heappop(self._ready)  # it was entered twice, or has changed since
+            if not self._ready:
+                return
+            last = self._ready[0]
+            yield last
+
+    def _row(self, run_id: int) -> dict[str, Any]:
+        return self._manager.database.index.rows.get(run_id) or {}
+
+    def _is_ours(self, row: dict[str, Any]) -> bool:
+        return row.get("state") == CREATED and row.get("machine_name") in self._machines
+
+    def _may_start(self, run_id: int) -> bool:
+        row = self._row(run_id)
+        return self._is_ours(row) and _due(row) <= self._wall_clock()
+
+    def _enter(self, run_id: int) -> None:
+        row = self._row(run_id)
+        if not self._is_ours(row):
+            return
+        due = _due(row)
+        if due > self._wall_clock():
+            heapq.heappush(self._later, (due, run_id))
+        else:
+            heapq.heappush(self._ready, run_id)
+
+
+def _due(row: dict[str, Any]) -> float:
+    due = row.get("not_before")
+    return float(due) if isinstance(due, (int, float)) else 0.0
+
+
+def processors(row: dict[str, Any]) -> int:
+    """``nproc`` of a run; 1 if it is nonsense, which is said when the run is launched."""
+    number = row.get("nproc")
+    return number if isinstance(number, int) and number > 0 else 1

@@ -1,0 +1,249 @@
+"""What ``createTask`` and ``select`` give: tasks that can be looked at and awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
+
+from motoko_core.errors import RunFailed, TaskError
+from motoko_core.session import Session, current_session
+from motoko_core.states import is_active, is_failure
+from motoko_core.study.feed import feed_of
+from motoko_core.study.index import getter
+from motoko_core.study.query import find
+
+if TYPE_CHECKING:
+    from motoko_core.task_manager import TaskManager
+
+Task: TypeAlias = tuple[Any, Any]
+Constraints: TypeAlias = "str | Iterable[str] | None"
+
+
+def hand_out(task_manager: TaskManager, pair: Task) -> Task:
+    """Give a run and its job to user code, bound to the current session."""
+    session = current_session()
+    run, job = pair
+    reference = f"{task_manager.study}.{run.entries['id']}"
+    return session.hand_out(run, reference), session.hand_out(job, f"the job of {reference}")
+
+
+@contextmanager
+def _waiting(session: Session, what: str) -> Iterator[None]:
+    session.waiting.append(what)
+    try:
+        yield
+    finally:
+        session.waiting.remove(what)
+
+
+def describe_failure(task_manager: TaskManager, run: Any) -> str:
+    """One line on a failed run, and the end of its standard error."""
+    entries = run.entries
+    failure = entries.get("failure") or {}
+    text = f"{task_manager.study}.{entries['id']} is {entries.get('state')}"
+    if failure.get("reason"):
+        code = failure.get("exit_code")
+        text += f" ({failure['reason']}" + (f", exit code {code}" if code is not None else "") + ")"
+    if entries.get("run_path"):
+        text += f" in {entries['run_path']}"
+    tail = (failure.get("stderr") or "").strip()
+    return text + (":\n    " + "\n    ".join(tail.splitlines()[-8:]) if tail else "")
+
+
+class RunList(Sequence[Task]):
+    """Tasks in a fixed order: a sequence of ``(run, job)`` pairs that can be awaited.
+
+    Awaiting commits, waits until every run is done, begins a new transaction, and gives the list of pairs.
+    Done is FINISHED, or any later state that the user's own code has set since.
+
+    :raises RunFailed: one of the runs has failed for good.
+    """
+
+    def __init__(self, runs: list[Task], task_manager: TaskManager) -> None:
+        self.runs = runs
+        self._task_manager = task_manager
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        return self.runs[index]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __repr__(self) -> str:
+        return f"<RunList {', '.join(f'{self._task_manager.study}.{r.id}' for r, _ in self.runs)}>"
+
+    def __await__(self) -> Generator[Any, None, list[Task]]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> list[Task]:
+        manager = self._task_manager
+        ids = [run.entries["id"] for run, _ in self.runs]
+        session = current_session()
+        session.checkpoint()
+        with feed_of(manager.database) as feed, feed.watching(ids) as watcher:
+            left = look = frozenset(ids)
+            while left := left - {run_id for run_id in sorted(look) if _is_done(manager, run_id)}:
+                with _waiting(session, _some(manager, left)):
+                    look = await watcher.changed() & left
+        session.checkpoint()
+        return self.runs
+
+
+def _some(manager: TaskManager, run_ids: frozenset[int]) -> str:
+    first = ", ".join(f"{manager.study}.{run_id}" for run_id in sorted(run_ids)[:3])
+    more = f" and {len(run_ids) - 3} more" if len(run_ids) > 3 else ""
+    return f"{first}{more} to be done"
+
+
+def _is_done(manager: TaskManager, run_id: int) -> bool:
+    index = manager.database.index
+    index.refresh()
+    row = index.rows.get(run_id)
+    if row is None:
+        raise TaskError(f"the run {manager.study}.{run_id} was deleted while it was awaited")
+    if is_active(row.get("state")):
+        return False
+    if is_failure(row.get("state")):
+        if manager.is_settling(row) or manager.workflow.is_undecided(manager, run_id):
+            return False  # why it failed will be known in a moment, and error handlers are asked
+        current_session().checkpoint()  # the reason may be newer than this session's snapshot
+        run = manager.database.base._get_runs().entries.get(run_id)
+        if run is not None and is_failure(run.entries.get("state")):
+            if (run.entries.get("failure") or {}).get("ignored"):
+                return True
+            raise RunFailed(
+                [describe_failure(manager, run)],
+                hint="`motoko clean --constraints 'state = FAILED'` makes failed runs ready to be launched "
+                "again; error_handlers in motoko.yaml can retry by themselves.",
+            )
+        return False
+    return True
+
+
+class TaskSelectionEval:
+    """A condition on tasks that can be called, combined with ``&``, and awaited until it holds."""
+
+    def __init__(self, func: Callable[[], Any], managers: Sequence[TaskManager], text: str) -> None:
+        self.func = func
+        self._managers = managers
+        self._text = text
+
+    def __call__(self) -> Any:
+        return self.func()
+
+    def __and__(self, other: TaskSelectionEval | TaskSelection) -> TaskSelectionEval:
+        if not isinstance(other, (TaskSelectionEval, TaskSelection)):
+            return NotImplemented
+        second = other._as_eval()
+
+        def both() -> Any:
+            first_found = self()
+            if not first_found:
+                return False
+            second_found = second()
+            return [*first_found, *second_found] if second_found else False
+
+        managers = list(dict.fromkeys([*self._managers, *second._managers]))
+        return TaskSelectionEval(both, managers, f"{self._text} and {second._text}")
+
+    def _as_eval(self) -> TaskSelectionEval:
+        return self
+
+    def __await__(self) -> Generator[Any, None, list[Task]]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> list[Task]:
+        import asyncio
+
+        session = current_session()
+        with ExitStack() as stack:
+            feeds = [stack.enter_context(feed_of(manager.database)) for manager in self._managers]
+            stack.enter_context(_waiting(session, self._text))
+            while True:
+                # Whoever changes a run from here on wakes us, also between the look and the wait.
+                waits = [asyncio.ensure_future(feed.wait()) for feed in feeds]
+                try:
+                    await asyncio.sleep(0)
+                    session.checkpoint()
+                    found: list[Task] = self()
+                    if found:
+                        return found
+                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for wait in waits:
+                        wait.cancel()
+
+
+class TaskSelection(Sequence[Task]):
+    """The tasks that meet constraints, looked up anew whenever it is used.
+
+    It can be iterated, counted, tested for truth, indexed, sliced and called. Awaiting it commits, waits
+    until it is not empty, and gives the pairs.
+    """
+
+    def __init__(self, constraints: Constraints, task_manager: TaskManager) -> None:
+        self.constraints = constraints
+        self._task_manager = task_manager
+        self._constraint = task_manager.constraint(constraints)
+        self._run_name = task_manager.workflow.run_name
+
+    def exec(self) -> list[Task]:
+        """Look the tasks up now."""
+        manager = self._task_manager
+        return [hand_out(manager, pair) for pair in self._find()]
+
+    def _find(self) -> list[Task]:
+        return find(self._task_manager.database, self._constraint, self._run_name)
+
+    def __call__(self) -> list[Task]:
+        return self.exec()
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.exec())
+
+    def __len__(self) -> int:
+        return len(self._find())
+
+    def __bool__(self) -> bool:
+        return bool(self._find())
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        return self.exec()[index]
+
+    def __repr__(self) -> str:
+        return f"<TaskSelection {self._task_manager.study}: {self._constraint.text or 'all'}>"
+
+    def _as_eval(self) -> TaskSelectionEval:
+        manager = self._task_manager
+        text = f"a task of {manager.study} with {self._constraint.text or 'any state'}"
+        return TaskSelectionEval(self.exec, [manager], text)
+
+    def __and__(self, other: TaskSelectionEval | TaskSelection) -> TaskSelectionEval:
+        return self._as_eval() & other
+
+    def __await__(self) -> Generator[Any, None, list[Task]]:
+        return self._as_eval().__await__()
+
+    def all(self, *constraint_sets: Constraints) -> TaskSelectionEval:
+        """A condition: there are selected tasks, and all of them meet one of the constraint sets."""
+        manager = self._task_manager
+        sets = [manager.constraint(constraints) for constraints in constraint_sets]
+
+        def holds() -> Any:
+            pairs = self._find()
+            for wanted in sets:
+                if pairs and all(wanted.matches(getter(run), getter(job)) for run, job in pairs):
+                    return [hand_out(manager, pair) for pair in pairs]
+            return False
+
+        alternatives = " or ".join(wanted.text for wanted in sets)
+        return TaskSelectionEval(holds, [manager], f"all tasks of {self!r} to meet {alternatives}")

@@ -1,0 +1,339 @@
+"""Sessions: one transaction across all studies and the workflow variables, per piece of user code.
+
+A context variable holds the current session. ``main`` and every firing get one of their own, so that
+what one of them does is isolated from the code beside it, and is committed together or not at all. Code
+outside the engine (a script, a shell, a task) works in the thread's default session, on the thread's own
+``transaction.manager``, where ``transaction.commit()`` does what it always does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import transaction
+import wrapt
+from ZODB.POSException import ConflictError
+
+from motoko_core.errors import ConflictRetriesExceeded, StaleObjectError
+from motoko_core.journal import Journal, keep_records
+
+if TYPE_CHECKING:
+    from ZODB.Connection import Connection
+
+    _Proxy = wrapt.ObjectProxy[Any]
+else:
+    _Proxy = wrapt.ObjectProxy  # of version 1 or 2
+
+T = TypeVar("T")
+
+#: How often a piece of work is called again after conflicts before it is given up.
+MAX_ATTEMPTS = 30
+
+
+class Openable(Protocol):
+    """A database that a session can open a connection to."""
+
+    @property
+    def commit_order(self) -> int: ...
+
+    @property
+    def key(self) -> str: ...
+
+    def open(self, manager: Any) -> Connection: ...
+
+
+class _Ended:
+    """What a handed-out object turns into when its session is over."""
+
+    def __init__(self, reference: str) -> None:
+        object.__setattr__(self, "_reference", reference)
+
+    def _refuse(self) -> StaleObjectError:
+        reference = object.__getattribute__(self, "_reference")
+        return StaleObjectError(
+            f"{reference} was handed out by a session that is over",
+            hint="Keep the reference instead of the object, and get it again where it is needed: "
+            f"workflow.get_runs([{reference!r}]), or a selection.",
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what interpreters and proxies probe for is simply not there
+            raise AttributeError(name)
+        raise self._refuse()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise self._refuse()
+
+    def __getitem__(self, key: Any) -> Any:
+        raise self._refuse()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise self._refuse()
+
+    def __contains__(self, key: Any) -> bool:
+        raise self._refuse()
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self._refuse()
+
+    def __repr__(self) -> str:
+        return f"<{object.__getattribute__(self, '_reference')}, of a session that is over>"
+
+
+class Handed(_Proxy):
+    """A run or a job as user code sees it: the object itself, until its session ends."""
+
+    def __init__(self, value: Any, reference: str) -> None:
+        super().__init__(value)
+        self._self_reference = reference
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+    # ZODB stores a link from one object to another with the class of the target, here the wrapper's, unless
+    # that class needs arguments to be made: then it looks the class up with the target.
+    def __getnewargs__(self) -> Any:
+        # Reached for a target that the database does not have yet.
+        raise TypeError(
+            f"{self._self_reference} is new, and cannot be linked to before it is committed: "
+            "create it with commit=True"
+        )
+
+    def _refuse_copy(self, *_: Any) -> Any:
+        raise TypeError(
+            "a run or a job cannot be stored or copied: store its reference, such as 'add.3', "
+            "and get it again with workflow.get_runs"
+        )
+
+    __reduce_ex__ = __copy__ = __deepcopy__ = _refuse_copy
+
+
+class Session:
+    """One transaction at a time, over the databases that were touched.
+
+    :param title: what runs in it, for messages.
+    """
+
+    #: Whether committing and retrying is the engine's business, not the user code's.
+    managed = False
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.manager = transaction.TransactionManager(explicit=True)
+        self._connections: dict[Openable, Connection] = {}
+        # Weak, because `main` can run for weeks and select every second.
+        self._handed: weakref.WeakValueDictionary[int, Handed] = weakref.WeakValueDictionary()
+        #: What is kept over the session's transactions.
+        self.kept: dict[Any, Any] = {}
+        #: What user code in this session waits for at the moment, in words.
+        self.waiting: list[str] = []
+        #: Makes commits over several databases survive ``kill -9``; set it before anything is opened.
+        self.journal: Journal | None = None
+        #: Called when a transaction is over, committed (True) or not; not in the default session.
+        self.after: list[Callable[[bool], None]] = []
+        self._active = False
+
+    def connection(self, database: Openable) -> Connection:
+        """This session's connection to ``database``."""
+        if not self._active:
+            raise StaleObjectError(
+                f"{self.title}: its session is over",
+                hint="Await in the callback what you start in it; or use @event on a function of its own.",
+            )
+        connection = self._connections.get(database)
+        if connection is None:
+            connection = self._connections[database] = self._open(database)
+        return connection
+
+    def _open(self, database: Openable) -> Connection:
+        connection = database.open(self.manager)
+        if self.journal is not None:
+            keep_records(connection)
+        # The transaction finishes its databases in the order of their keys, and kill -9 can fall between
+        # two of them: what marks a piece of work as done has to come last, then it is never lost.
+        # Among equals it is ZODB's order, by address: if two processes locked the same two databases in
+        # different orders, each would wait for the other.
+        natural = type(connection).sortKey
+        connection.sortKey = lambda: f"{database.commit_order:03d}:{natural(connection)}"
+        return connection
+
+    def hand_out(self, value: Any, reference: str) -> Any:
+        """Wrap an object for user code; it refuses to work when the session is closed."""
+        handed = Handed(value, reference)
+        self._handed[id(handed)] = handed
+        return handed
+
+    def begin(self) -> None:
+        self.manager.begin()
+        self._active = True
+
+    def commit(self) -> None:
+        """Commit; a conflict aborts and is raised."""
+        try:
+            if self.journal is not None:
+                opened = {database.key: connection for database, connection in self._connections.items()}
+                self.journal.guard(self.manager.get(), opened)
+            self.manager.commit()
+        except BaseException:
+            self.abort()
+            raise
+        self._active = False
+        self._finish(True)
+
+    def abort(self) -> None:
+        if self._active:
+            self.manager.abort()
+            self._active = False
+        self._finish(False)
+
+    def checkpoint(self) -> None:
+        """Commit what was done so far, and go on in a new transaction that sees what others committed."""
+        self.commit()
+        self.begin()
+
+    def commit_after(self, work: Callable[[], T]) -> T:
+        """Do something and commit. A conflict is raised: whoever runs this session calls everything again."""
+        result = work()
+        self.checkpoint()
+        return result
+
+    def _finish(self, committed: bool) -> None:
+        callbacks, self.after = self.after, []
+        for callback in callbacks:
+            callback(committed)
+
+    def close(self) -> None:
+        """Abort what is not committed, and give the connections back."""
+        self.abort()
+        for handed in list(self._handed.values()):
+            handed.__wrapped__ = _Ended(handed._self_reference)
+        self._handed.clear()
+        for connection in self._connections.values():
+            connection.close()
+        self._connections.clear()
+
+
+class DefaultSession(Session):
+    """The session of a thread outside the engine, on ``transaction.manager``."""
+
+    def __init__(self) -> None:
+        super().__init__("the default session")
+        self.manager = transaction.manager
+        self._active = True  # there is always a transaction to work in
+
+    def connection(self, database: Openable) -> Connection:
+        connection = super().connection(database)
+        if connection._needs_to_join:
+            # Nothing is at stake in this database: see what others have committed meanwhile.
+            connection.newTransaction(None, False)
+        return connection
+
+    def hand_out(self, value: Any, reference: str) -> Any:
+        return value
+
+    def begin(self) -> None:
+        self.manager.begin()
+
+    def commit(self) -> None:
+        self.manager.commit()
+
+    def abort(self) -> None:
+        self.manager.abort()
+
+    def checkpoint(self) -> None:
+        self.manager.commit()
+
+    def commit_after(self, work: Callable[[], T]) -> T:
+        """Commit what came before, do something and commit; do it again after a conflict."""
+        try:
+            self.checkpoint()
+        except BaseException:
+            self.abort()
+            raise
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                result = work()
+                self.checkpoint()
+            except ConflictError as error:
+                self.abort()
+                if attempt == MAX_ATTEMPTS:
+                    raise give_up("the default session", error) from error
+                time.sleep(backoff_s(attempt))
+            else:
+                return result
+        raise AssertionError("unreachable")
+
+
+_current: ContextVar[Session | None] = ContextVar("motoko_session", default=None)
+_threads = threading.local()
+
+
+def current_session() -> Session:
+    """The session of the running code; the thread's default session outside the engine."""
+    session = _current.get()
+    if session is not None:
+        return session
+    default: DefaultSession | None = getattr(_threads, "session", None)
+    if default is None:
+        default = _threads.session = DefaultSession()
+    return default
+
+
+def forget(database: Openable) -> None:
+    """Close the default session's connection to a database that is about to be closed."""
+    default: DefaultSession | None = getattr(_threads, "session", None)
+    connection = default._connections.pop(database, None) if default else None
+    if connection is not None:
+        if not connection._needs_to_join:
+            transaction.abort()
+        connection.close()
+
+
+@contextlib.contextmanager
+def use(session: Session) -> Iterator[Session]:
+    """Make ``session`` the current one; begin a transaction, close the session at the end."""
+    token = _current.set(session)
+    try:
+        session.begin()
+        yield session
+    finally:
+        session.close()
+        _current.reset(token)
+
+
+def backoff_s(attempt: int) -> float:
+    """How long to wait before attempt number ``attempt`` + 1: random, growing, at most 0.2 s."""
+    return random.uniform(0, min(0.2, 0.002 * 2**attempt))
+
+
+def give_up(title: str, error: Exception) -> ConflictRetriesExceeded:
+    return ConflictRetriesExceeded(
+        f"{title}: {MAX_ATTEMPTS} attempts ended in conflicts with other transactions ({error})",
+        hint="Something keeps writing the same objects; what this piece of work did is undone.",
+    )
+
+
+def transact(title: str, work: Callable[[], T]) -> T:
+    """Call ``work`` in a session of its own and commit; call it again after a conflict.
+
+    :raises ConflictRetriesExceeded: after :data:`MAX_ATTEMPTS` conflicts.
+    """
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        with use(Session(title)) as session:
+            try:
+                result = work()
+                session.commit()
+            except ConflictError as error:
+                if attempt == MAX_ATTEMPTS:
+                    raise give_up(title, error) from error
+            else:
+                return result
+        time.sleep(backoff_s(attempt))
+    raise AssertionError("unreachable")

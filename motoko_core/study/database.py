@@ -1,0 +1,230 @@
+"""Connecting to databases, and creating a study's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import transaction
+import ZEO
+import ZODB
+from ZODB.FileStorage import FileStorage
+
+from motoko_core.config import StudyConfig
+from motoko_core.errors import StudyError
+from motoko_core.session import current_session, forget
+from motoko_core.study import blackdynamite as bd
+from motoko_core.study.constraints import Names
+from motoko_core.study.index import RunIndex
+from motoko_core.study.server import Address, Server, parse_host, start_servers
+
+if TYPE_CHECKING:
+    from ZODB.Connection import Connection
+
+#: Objects that one connection keeps in memory; a run is about five of them.
+_OBJECTS_PER_CONNECTION = 50_000
+_CLIENT_CACHE_BYTES = 100 * 2**20
+_CONNECT_TIMEOUT_S = 15
+
+
+class Database:
+    """A ZODB database behind a ZEO server; connects at the first use, starting a local server if need be.
+
+    :param commit_order: databases with a higher number are finished later in a transaction.
+    """
+
+    def __init__(self, server: Server, *, commit_order: int = 0) -> None:
+        self.server = server
+        self.commit_order = commit_order
+        self._db: ZODB.DB | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def db(self) -> ZODB.DB:
+        """The connected database.
+
+        :raises StudyError: there is none, or its server cannot be reached.
+        """
+        with self._lock:
+            if self._db is None:
+                self._db = self._connect()
+            return self._db
+
+    def _connect(self) -> ZODB.DB:
+        start_servers([self.server])
+        try:
+            storage = ZEO.client(
+                self.server.address,
+                wait_timeout=_CONNECT_TIMEOUT_S,
+                cache_size=_CLIENT_CACHE_BYTES,
+                server_sync=False,
+            )
+        except ZEO.Exceptions.ClientDisconnected as error:
+            raise StudyError(
+                f"the server of {self.server.title} at {self.server.address} does not answer",
+                hint=f"Its log is {self.server.directory / 'zeo.log'}.",
+            ) from error
+        _forget_oids_with_the_connection(storage)
+        # The pool size is only the number above which ZODB warns; a firing that waits keeps its own.
+        return ZODB.DB(storage, cache_size=_OBJECTS_PER_CONNECTION, pool_size=10_000)
+
+    def open(self, manager: Any) -> Connection:
+        """A connection on a transaction manager; closing it returns it to the pool, warm."""
+        return self.db.open(transaction_manager=manager)
+
+    @property
+    def key(self) -> str:
+        """Tells the databases of a workflow apart, wherever its directory is."""
+        return self.server.title
+
+    def reach(self) -> Address:
+        """Where the server listens; it is started if it is down, and may be started here."""
+        start_servers([self.server])
+        return self.server.address
+
+    @property
+    def is_connected(self) -> bool:
+        return self._db is not None
+
+    def close(self) -> None:
+        """Disconnect; a later use connects again."""
+        with self._lock:
+            if self._db is not None:
+                forget(self)
+                self._db.close()
+                self._db = None
+
+
+def _forget_oids_with_the_connection(storage: Any) -> None:
+    """Have a client fetch new object ids when it is connected again.
+
+    ZEO's client keeps up to a hundred in stock. A server that was started again meanwhile gives the same ones
+    to others, and then two objects would have one id.
+    """
+    disconnected = storage.notify_disconnected
+
+    def notify_disconnected() -> None:
+        storage._oids.clear()
+        disconnected()
+
+    storage.notify_disconnected = notify_disconnected
+
+
+class StudyDatabase(Database):
+    """A BlackDynamite study's database.
+
+    :param name: the task manager's name.
+    :param host: ``host:`` of motoko.yaml, or None.
+    """
+
+    def __init__(self, name: str, config: StudyConfig, host: str | None) -> None:
+        self.name = name
+        self.config = config
+        place = parse_host(host) if host else config.directory
+        self.directory = config.directory
+        self.host = host or f"zeo://{config.directory}"
+        if isinstance(place, tuple):
+            server = Server(
+                title=f"study {name!r}", directory=self.directory / ".bd", data_name="bd.zeo", tcp=place
+            )
+        else:
+            server = Server(title=f"study {name!r}", directory=place / ".bd", data_name="bd.zeo")
+        super().__init__(server)
+        self._schema: str | None = None
+        self._index: RunIndex | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the study was created; a remote one is assumed to be."""
+        return self.server.data.exists() or not self.server.is_local
+
+    @property
+    def base(self) -> bd.StudyBase:
+        """BlackDynamite's view of the study, in the current session."""
+        return self.base_on(current_session().connection(self))
+
+    def base_on(self, connection: Connection) -> bd.StudyBase:
+        """BlackDynamite's view of the study, on a given connection."""
+        base = getattr(connection, "motoko_base", None)
+        if base is None:
+            base = connection.motoko_base = bd.StudyBase(self, connection, self._find_schema(connection))
+        return base
+
+    def _find_schema(self, connection: Connection) -> str:
+        if self._schema is None:
+            schemas = getattr(connection.root, "schemas", ())
+            self._schema = bd.find_schema(schemas, self.config.name)
+            if self._schema is None:
+                raise StudyError(
+                    f"the database at {self.server.data} holds no study {self.config.name!r}, "
+                    f"only {sorted(schemas)}",
+                    where=str(self.config.path),
+                    hint="`study:` in bd.yaml was changed, or `motoko create` is due.",
+                )
+        return self._schema
+
+    @property
+    def index(self) -> RunIndex:
+        """The in-memory table of runs, filled at the first use."""
+        with self._lock:
+            if self._index is None:
+                self._index = RunIndex(self)
+            return self._index
+
+    @property
+    def names(self) -> Names:
+        """What this study's constraints may mention."""
+        runs: dict[str, type | None] = {**bd.RUN_TYPES, **bd.MOTOKO_TYPES, **self.config.run}
+        for name in self.config.run_params:
+            runs.setdefault(name.lower(), None)
+        return Names(jobs={**bd.JOB_TYPES, **self.config.job}, runs=runs)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._index is not None:
+                self._index.close()
+                self._index = None
+            self._schema = None
+            super().close()
+
+    def create(self) -> None:
+        """Write the database of an empty study. The server must be down, and no database there.
+
+        :raises StudyError: there is one already.
+        """
+        data = self.server.data
+        if data.exists():
+            raise StudyError(f"{self.server.title} has a database already: {data}")
+        self.server.write_config()
+        # Written beside its place and moved there whole: a crash leaves nothing half-made.
+        draft = data.with_name("new-" + data.name)
+        _write(draft, lambda root: bd.create_schema(root, self.config.name, *self._types()))
+        draft.replace(data)
+
+    def _types(self) -> tuple[Mapping[str, type], Mapping[str, type]]:
+        return self.config.job, self.config.run
+
+
+def _write(path: Any, fill: Any) -> None:
+    for leftover in (path, path.with_name(path.name + ".lock"), path.with_name(path.name + ".index")):
+        leftover.unlink(missing_ok=True)
+    manager = transaction.TransactionManager()
+    db = ZODB.DB(FileStorage(str(path)))
+    try:
+        connection = db.open(transaction_manager=manager)
+        fill(connection.root)
+        manager.commit()
+        connection.close()
+    finally:
+        db.close()
+    for suffix in (".lock", ".index", ".tmp"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def create_empty(server: Server) -> None:
+    """Write an empty database for a server that is down."""
+    server.write_config()
+    draft = server.data.with_name("new-" + server.data.name)
+    _write(draft, lambda root: None)
+    draft.replace(server.data)

@@ -1,0 +1,398 @@
+"""The launcher on a real study, with the bash generator and real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from motoko_core.errors import MotokoError
+from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
+from motoko_core.launch.launcher import Launcher
+from motoko_core.session import transact
+from motoko_core.workflow import Workflow
+from tests.conftest import TIMEOUT_S, create_tasks, set_state
+from tests.launching import entries_of, launching, read_line, release, settled, soon, until
+
+PYTHON_TASK = """\
+python - <<'END'
+import BlackDynamite as BD
+run, job = BD.getRunFromScript()
+run.start()
+{end}
+END
+{after}
+"""
+
+
+def delete_run(workflow: Workflow, reference: str) -> None:
+    def work() -> None:
+        ((run,),) = workflow.get_runs([reference]).values()
+        base = workflow.mult.base
+        del base._get_jobs().entries[run.entries["job_id"]].runs.entries[run.entries["id"]]
+        del base._get_runs().entries[run.entries["id"]]
+
+    transact("the test", work)
+
+
+# --------------------------------------------------------------------------- how a run ends
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "failure"),
+    [
+        ("true", "FINISHED", None),
+        ("echo hello; exit 0", "FINISHED", None),
+        (
+            "echo first >&2; echo wrong >&2; exit 3",
+            "FAILED",
+            {"reason": "EXIT_CODE", "exit_code": 3, "attempt": 1, "stderr": "first\nwrong\n"},
+        ),
+        (
+            "kill -9 $$",
+            "FAILED",
+            {"reason": "SIGNAL", "exit_code": -9, "attempt": 1, "stderr": ""},
+        ),
+    ],
+)
+async def test_the_exit_code_tells_the_final_state(
+    scripts: Workflow, script: str, state: str, failure: dict[str, Any] | None
+) -> None:
+    async with launching(scripts):
+        (run,) = create_tasks(scripts, label=script)
+        (entries,) = await settled(scripts, run)
+    assert entries["state"] == state
+    assert entries.get("failure") == failure
+
+
+@pytest.mark.parametrize(
+    ("end", "after", "state"),
+    [
+        ("run.finish()", "exit 4", "FINISHED"),
+        ("run.entries['state'] = 'HALFWAY'; import transaction; transaction.commit()", "exit 0", "HALFWAY"),
+        ("", "exit 0", "FINISHED"),
+    ],
+)
+async def test_a_state_that_the_script_has_set_stays(
+    scripts: Workflow, end: str, after: str, state: str
+) -> None:
+    async with launching(scripts):
+        (run,) = create_tasks(scripts, label=PYTHON_TASK.format(end=end, after=after))
+        (entries,) = await settled(scripts, run)
+    assert entries["state"] == state
+    assert entries["start_time"] is not None
+    assert "failure" not in entries
+
+
+async def test_a_failure_that_the_script_has_set_is_explained(scripts: Workflow) -> None:
+    async with launching(scripts):
+        (run,) = create_tasks(
+            scripts, label=PYTHON_TASK.format(end="run.fail()", after="echo too bad >&2; exit 2")
+        )
+        (entries,) = await settled(scripts, run)
+    assert entries["state"] == "FAILURE"
+    assert entries["failure"]["exit_code"] == 2
+    assert "too bad\n" in entries["failure"]["stderr"]
+
+
+async def test_a_later_attempt_keeps_its_number(scripts: Workflow) -> None:
+    async with launching(scripts):
+        (run,) = create_tasks(scripts, label="exit 1")
+        await settled(scripts, run)
+        set_state(scripts, run, "CREATED", failure={"reason": "EXIT_CODE", "attempt": 2})
+        (entries,) = await settled(scripts, run)
+    assert entries["failure"]["attempt"] == 2
+
+
+# --------------------------------------------------------------------------- when a run starts
+
+
+async def test_a_run_starts_when_it_is_committed(scripts: Workflow) -> None:
+    # The launcher has nothing to do and looks again in 1000 s: only the feed can wake it.
+    async with launching(scripts):
+        (first,) = create_tasks(scripts, label="true")
+        await settled(scripts, first)
+        (second,) = create_tasks(scripts, label="exit 1")
+        assert (await settled(scripts, second))[0]["state"] == "FAILED"
+
+
+async def test_runs_that_were_there_before_the_launcher_start_oldest_first(
+    scripts: Workflow, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    runs = create_tasks(scripts, label=f"echo mult.$BLACKDYNAMITE_RUN_ID >> {log}", n=[3, 1, 2])
+    async with launching(scripts, slots=1):
+        await settled(scripts, *runs)
+    assert log.read_text().split() == runs
+
+
+async def test_runs_execute_side_by_side(scripts: Workflow, fifo: Path) -> None:
+    # Neither of them ends before the other one has started.
+    async with launching(scripts, slots=2):
+        (writer,) = create_tasks(scripts, label=f"echo hello > {fifo}")
+        (reader,) = create_tasks(scripts, label=f"read line < {fifo}; test $line = hello")
+        ends = await settled(scripts, writer, reader)
+    assert [entries["state"] for entries in ends] == ["FINISHED", "FINISHED"]
+
+
+async def test_nproc_counts(scripts: Workflow, tmp_path: Path, fifo: Path) -> None:
+    log = tmp_path / "log"
+    async with launching(scripts, slots=2):
+        (wide,) = create_tasks(
+            scripts, label=f"echo wide > {fifo}; read < {fifo}; echo end >> {log}", run_params={"nproc": 2}
+        )
+        await read_line(fifo)
+        (narrow,) = create_tasks(scripts, label=f"echo narrow >> {log}")
+        (other,) = create_tasks(scripts, study="add", label=f"echo narrow >> {log}")
+        # Claimed or not, neither may start before the wide one ends.
+        await release(fifo)
+        await settled(scripts, wide, narrow, other)
+    assert log.read_text().split() == ["end", "narrow", "narrow"]
+
+
+async def test_a_run_of_another_machine_is_left_alone(scripts: Workflow) -> None:
+    async with launching(scripts):
+        (foreign,) = create_tasks(scripts, label="true", run_params={"machine_name": "elsewhere"})
+        (here,) = create_tasks(scripts, label="true", run_params={"machine_name": socket.gethostname()})
+        (other,) = create_tasks(scripts, label="true", n=2)
+        await settled(scripts, here, other)
+        assert entries_of(scripts, foreign)["state"] == "CREATED"
+        # Given to this machine later, it is launched.
+        set_state(scripts, foreign, "CREATED", machine_name="localhost")
+        await settled(scripts, foreign)
+
+
+async def test_a_run_is_not_launched_before_its_time(scripts: Workflow) -> None:
+    now = 1000.0
+    (later,) = create_tasks(scripts, label="true")
+    set_state(scripts, later, "CREATED", not_before=2000.0)
+    async with launching(scripts, wall_clock=lambda: now):
+        (run,) = create_tasks(scripts, label="true", n=1)
+        await settled(scripts, run)
+        assert entries_of(scripts, later)["state"] == "CREATED"
+        now = 2000.0
+        (run,) = create_tasks(scripts, label="true", n=2)
+        (entries, _) = await settled(scripts, later, run)
+    assert entries["state"] == "FINISHED"
+    assert "not_before" not in entries
+
+
+async def test_the_launcher_wakes_up_by_itself_for_a_run_whose_time_comes(scripts: Workflow) -> None:
+    clock = asyncio.get_running_loop().time
+    async with launching(scripts, wall_clock=clock):
+        (run,) = create_tasks(scripts, label="true", run_params={"not_before": clock() + 0.2})
+        (entries,) = await settled(scripts, run)
+    assert entries["state"] == "FINISHED"
+
+
+async def test_one_launcher_serves_two_studies(scripts: Workflow) -> None:
+    async with launching(scripts, slots=1):
+        runs = [
+            *create_tasks(scripts, label="true", n=list(range(5))),
+            *create_tasks(scripts, study="add", label="true", n=list(range(5))),
+        ]
+        ends = await settled(scripts, *runs)
+    assert {entries["state"] for entries in ends} == {"FINISHED"}
+
+
+async def test_one_study_does_not_take_every_processor(scripts: Workflow, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    many = create_tasks(scripts, label=f"echo mult >> {log}", n=list(range(6)))
+    few = create_tasks(scripts, study="add", label=f"echo add >> {log}", n=[1, 2])
+    async with launching(scripts, slots=1):
+        await settled(scripts, *many, *few)
+    assert log.read_text().split()[:4] == ["mult", "add", "mult", "add"]
+
+
+async def test_200_runs_are_executed_once_each(scripts: Workflow, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with launching(scripts, slots=4):
+        runs = create_tasks(scripts, label=f"echo mult.$BLACKDYNAMITE_RUN_ID >> {log}", n=list(range(200)))
+        ends = await settled(scripts, *runs)
+    assert {entries["state"] for entries in ends} == {"FINISHED"}
+    assert sorted(log.read_text().split()) == sorted(runs)
+    assert len(runs) == 200
+
+
+# --------------------------------------------------------------------------- what cannot be launched
+
+
+async def test_what_cannot_be_launched_fails_alone(scripts: Workflow, launch_directory: Path) -> None:
+    unwritable, no_script, no_job, odd, good = create_tasks(scripts, label="true", n=list(range(5)))
+    blocked = launch_directory / "mult" / "BD-mult-runs" / f"run-{unwritable.rpartition('.')[2]}"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("a file where the run directory has to be")
+    set_state(scripts, no_script, "CREATED", exec=None)
+    set_state(scripts, no_job, "CREATED", job_id=987654)
+    set_state(scripts, odd, "CREATED", nproc="many")
+    async with launching(scripts):
+        bad = await settled(scripts, unwritable, no_script, no_job, odd)
+        (fine,) = await settled(scripts, good)
+    blocked.unlink()
+    for entries, words in zip(bad, ["File exists", "no script", "987654", "'many'"], strict=True):
+        assert entries["state"] == "FAILED"
+        assert entries["failure"]["reason"] == "SUBMIT"
+        assert entries["failure"]["exit_code"] is None
+        assert words in entries["failure"]["stderr"]
+    assert fine["state"] == "FINISHED"
+
+
+async def test_a_variable_without_a_value_fails_the_run_with_its_name(
+    scripts: Workflow, launch_directory: Path
+) -> None:
+    script = launch_directory / "mult" / "launch.sh"
+    usual = script.read_text()
+    script.write_text("echo __BLACKDYNAMITE__start_time__")
+    (run,) = create_tasks(scripts, n=1)
+    script.write_text(usual)
+    async with launching(scripts):
+        (entries,) = await settled(scripts, run)
+    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "SUBMIT")
+    assert "the run parameter 'start_time' is not set" in entries["failure"]["stderr"]
+
+
+async def test_a_generator_that_refuses_fails_the_run_with_its_reason(scripts: Workflow) -> None:
+    async with launching(scripts, generator=Scripted(refuse=True)):
+        (run,) = create_tasks(scripts, label="true")
+        (entries,) = await settled(scripts, run)
+    assert entries["failure"]["reason"] == "SUBMIT"
+    assert entries["failure"]["stderr"] == "the queue is closed"
+
+
+# --------------------------------------------------------------------------- changed while it runs
+
+
+async def test_a_run_that_is_deleted_while_it_runs_is_forgotten(scripts: Workflow, fifo: Path) -> None:
+    async with launching(scripts, slots=1):
+        (doomed,) = create_tasks(scripts, label=f"echo > {fifo}; read < {fifo}")
+        await read_line(fifo)
+        delete_run(scripts, doomed)
+        await release(fifo)
+        (other,) = create_tasks(scripts, label="true", n=2)
+        assert (await settled(scripts, other))[0]["state"] == "FINISHED"
+    assert entries_of(scripts, doomed) == {}
+
+
+async def test_a_run_that_is_reset_while_it_runs_is_stopped_and_starts_again(
+    scripts: Workflow, fifo: Path, tmp_path: Path
+) -> None:
+    script = f"echo >> {tmp_path}/starts; echo > {fifo}; read < {fifo}; echo >> {tmp_path}/ends"
+    async with launching(scripts, slots=2):
+        (run,) = create_tasks(scripts, label=script)
+        await read_line(fifo)
+        set_state(scripts, run, "CREATED")
+        await read_line(fifo)
+        await release(fifo)
+        (entries,) = await settled(scripts, run)
+    assert entries["state"] == "FINISHED"
+    assert "failure" not in entries
+    assert len((tmp_path / "starts").read_text()) == 2
+    assert len((tmp_path / "ends").read_text()) == 1
+
+
+# --------------------------------------------------------------------------- stopping
+
+
+async def test_jobs_go_on_when_the_launcher_stops_and_the_next_one_follows_them(
+    scripts: Workflow, fifo: Path, tmp_path: Path
+) -> None:
+    script = f"echo >> {tmp_path}/log; echo > {fifo}; read < {fifo}; exit 5"
+    async with launching(scripts, keep_jobs=True):
+        (run,) = create_tasks(scripts, label=script)
+        await read_line(fifo)
+    assert entries_of(scripts, run)["state"] == "launched"
+    async with launching(scripts):
+        await release(fifo)
+        (entries,) = await settled(scripts, run)
+    assert (entries["state"], entries["failure"]["exit_code"]) == ("FAILED", 5)
+    assert len((tmp_path / "log").read_text()) == 1
+
+
+async def test_jobs_are_stopped_with_the_launcher_and_start_again_with_the_next_one(
+    scripts: Workflow, fifo: Path, tmp_path: Path
+) -> None:
+    script = f"echo >> {tmp_path}/log; echo > {fifo}; read < {fifo}"
+    async with launching(scripts, keep_jobs=False):
+        (run,) = create_tasks(scripts, label=script)
+        await read_line(fifo)
+    entries = entries_of(scripts, run)
+    assert entries["state"] == "CREATED"
+    assert "handle" not in entries
+    async with launching(scripts):
+        await read_line(fifo)
+        await release(fifo)
+        assert (await settled(scripts, run))[0]["state"] == "FINISHED"
+    assert len((tmp_path / "log").read_text()) == 2
+
+
+class Scripted(JobGenerator):
+    """A generator that does what a test says; nothing is executed."""
+
+    def __init__(self, *, refuse: bool = False, end_before_cancel: bool = False, die: bool = False) -> None:
+        super().__init__(None)
+        self.refuse, self.end_before_cancel, self.die = refuse, end_before_cancel, die
+        self.submitted: asyncio.Queue[str] = asyncio.Queue()
+        self.ends: asyncio.Queue[Ended | None] = asyncio.Queue()
+
+    async def submit(self, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
+        if self.refuse:
+            return [Submitted(tag=task.tag, error="the queue is closed") for task in batch]
+        for task in batch:
+            self.submitted.put_nowait(task.tag)
+        return [Submitted(tag=task.tag, handle={"pid": 1}) for task in batch]
+
+    async def adopt(self, task: LaunchTask, handle: Mapping[str, Any] | None) -> bool:
+        return False
+
+    async def ended(self) -> AsyncIterator[Ended]:
+        while (end := await self.ends.get()) is not None:
+            yield end
+
+    async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
+        for tag in tags:
+            reason = None if self.end_before_cancel else "CANCELLED"
+            self.ends.put_nowait(Ended(tag=tag, exit_code=0, reason=reason))
+
+
+@pytest.mark.parametrize(("at_the_last_moment", "state"), [(True, "FINISHED"), (False, "CREATED")])
+async def test_a_job_that_ends_at_the_last_moment_is_not_executed_again(
+    scripts: Workflow, at_the_last_moment: bool, state: str
+) -> None:
+    generator = Scripted(end_before_cancel=at_the_last_moment)
+    async with launching(scripts, generator=generator):
+        (run,) = create_tasks(scripts, label="true")
+        await soon(generator.submitted.get())
+        await until(scripts, run, lambda entries: entries["handle"].get("data"))
+    assert entries_of(scripts, run)["state"] == state
+
+
+async def test_an_end_that_arrives_with_the_stop_counts(scripts: Workflow) -> None:
+    generator = Scripted()
+    async with launching(scripts, generator=generator) as launcher:
+        (run,) = create_tasks(scripts, label="true")
+        tag = await soon(generator.submitted.get())
+        await until(scripts, run, lambda entries: entries["handle"].get("data"))
+        launcher.stop()
+        generator.ends.put_nowait(Ended(tag=tag, exit_code=0))
+    assert entries_of(scripts, run)["state"] == "FINISHED"
+
+
+async def test_a_generator_that_stops_telling_ends_the_launcher(scripts: Workflow) -> None:
+    generator = Scripted()
+    launcher = Launcher([scripts.mult], generator)
+    generator.ends.put_nowait(None)
+    with pytest.raises(MotokoError, match="stopped telling which jobs end"):
+        await asyncio.wait_for(launcher.run(), TIMEOUT_S)
+
+
+async def test_the_end_of_an_unknown_job_is_ignored(scripts: Workflow) -> None:
+    generator = Scripted()
+    async with launching(scripts, generator=generator):
+        generator.ends.put_nowait(Ended(tag="somebody else's", exit_code=0))
+        (run,) = create_tasks(scripts, label="true")
+        generator.ends.put_nowait(Ended(tag=await soon(generator.submitted.get()), exit_code=0))
+        assert (await settled(scripts, run))[0]["state"] == "FINISHED"

@@ -1,0 +1,254 @@
+"""What the next launcher makes of what the last one has left; nothing is executed twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ZEO.Exceptions import ClientDisconnected
+
+from motoko_core import lifecycle
+from motoko_core.daemons import is_gone, wait_until
+from motoko_core.launch import launcher as launcher_module
+from motoko_core.session import transact
+from motoko_core.workflow import Workflow
+from motoko_plugins.generators.bash import EXIT_CODE_FILE
+from tests.conftest import TIMEOUT_S, create_tasks, set_state
+from tests.launching import SCRIPT, entries_of, launching, read_line, release, settled, until
+
+LAUNCHER = """
+import os, sys
+from motoko_core.launch import launcher, records
+from motoko_core.launch.daemon import run_launcher
+from motoko_core.workflow import Workflow
+from motoko_plugins.generators.bash import BashGenerator
+
+path, death = sys.argv[1:]
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), 9)
+
+async def submit_and_die(self, batch, submit=BashGenerator.submit):
+    await submit(self, batch)
+    die()
+
+if death == "between claim and launch":
+    records.prepare = die
+elif death == "between launch and submission":
+    BashGenerator.submit = die
+elif death == "between submission and handle":
+    BashGenerator.submit = submit_and_die
+elif death == "between end and settlement":
+    records.settle = die
+run_launcher(Workflow(path))
+"""
+
+
+@contextmanager
+def other_launcher(workflow: Workflow, death: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A launcher in a process of its own, which kills itself with -9 at some point."""
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, workflow.config_path, death]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait(TIMEOUT_S)
+
+
+async def killed_launcher(workflow: Workflow, death: str) -> None:
+    with other_launcher(workflow, death) as process:
+        assert await asyncio.to_thread(process.wait, TIMEOUT_S) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("death", "state_left"),
+    [
+        ("between claim and launch", "TOBELAUNCHED"),
+        ("between launch and submission", "launched"),
+        ("between submission and handle", "launched"),
+        ("between end and settlement", "launched"),
+    ],
+)
+async def test_a_launcher_that_dies_is_continued_and_each_run_is_executed_once(
+    scripts: Workflow, tmp_path: Path, death: str, state_left: str
+) -> None:
+    good = create_tasks(scripts, label=f"echo $BLACKDYNAMITE_RUN_ID >> {tmp_path}/log", n=[1, 2])
+    bad = create_tasks(scripts, label=f"echo $BLACKDYNAMITE_RUN_ID >> {tmp_path}/log; exit 6", n=[3, 4])
+    await killed_launcher(scripts, death)
+    states = [entries_of(scripts, run)["state"] for run in (*good, *bad)]
+    assert state_left in states
+    assert set(states) <= {state_left, "CREATED"}
+    async with launching(scripts):
+        ends = await settled(scripts, *good, *bad)
+    assert [entries["state"] for entries in ends] == ["FINISHED", "FINISHED", "FAILED", "FAILED"]
+    assert [e["failure"]["exit_code"] for e in ends[2:]] == [6, 6]
+    executed = sorted((tmp_path / "log").read_text().split())
+    assert executed == sorted(run.rpartition(".")[2] for run in (*good, *bad))
+
+
+@pytest.fixture
+async def orphan(scripts: Workflow, fifo: Path, tmp_path: Path) -> str:
+    """A run whose launcher was killed while its job was at work; the job waits for the fifo."""
+    script = f"echo >> {tmp_path}/log; echo > {fifo}; read < {fifo}; echo too bad >&2; exit 7"
+    (run,) = create_tasks(scripts, label=script)
+    with other_launcher(scripts, "never") as process:
+        await read_line(fifo)
+        await until(scripts, run, lambda entries: entries["handle"].get("data"))
+        process.kill()
+    return run
+
+
+async def test_a_job_at_work_is_followed_by_the_next_launcher(
+    scripts: Workflow, orphan: str, fifo: Path, tmp_path: Path
+) -> None:
+    async with launching(scripts):
+        await release(fifo)
+        (entries,) = await settled(scripts, orphan)
+    assert entries["failure"] == {"reason": "EXIT_CODE", "exit_code": 7, "attempt": 1, "stderr": "too bad\n"}
+    assert len((tmp_path / "log").read_text()) == 1
+
+
+async def wait_for_exit_code(workflow: Workflow, run: str) -> None:
+    entries = entries_of(workflow, run)
+    pid = entries["handle"]["data"]["pid"]
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        assert await asyncio.to_thread(wait_until, lambda: is_gone(process), TIMEOUT_S)
+    assert (Path(entries["run_path"]) / EXIT_CODE_FILE).read_text().startswith("7 ")
+
+
+async def test_a_job_that_ended_while_no_launcher_was_there_is_settled(
+    scripts: Workflow, orphan: str, fifo: Path, tmp_path: Path
+) -> None:
+    await release(fifo)
+    await wait_for_exit_code(scripts, orphan)
+    assert entries_of(scripts, orphan)["state"] == "launched"
+    async with launching(scripts):
+        (entries,) = await settled(scripts, orphan)
+    assert (entries["state"], entries["failure"]["exit_code"]) == ("FAILED", 7)
+    assert len((tmp_path / "log").read_text()) == 1
+
+
+async def test_a_failure_that_the_script_wrote_while_no_launcher_was_there_is_explained(
+    scripts: Workflow, orphan: str, fifo: Path
+) -> None:
+    set_state(scripts, orphan, "FAILURE")
+    await release(fifo)
+    await wait_for_exit_code(scripts, orphan)
+    async with launching(scripts):
+        (entries,) = await settled(scripts, orphan)
+    assert entries["state"] == "FAILURE"
+    assert entries["failure"]["stderr"] == "too bad\n"
+
+
+async def test_a_job_that_vanished_is_lost_and_not_executed_again(
+    scripts: Workflow, orphan: str, tmp_path: Path
+) -> None:
+    os.killpg(entries_of(scripts, orphan)["handle"]["data"]["pid"], signal.SIGKILL)
+    async with launching(scripts):
+        (entries,) = await settled(scripts, orphan)
+    assert entries["state"] == "FAILED"
+    assert (entries["failure"]["reason"], entries["failure"]["exit_code"]) == ("LOST", None)
+    assert len((tmp_path / "log").read_text()) == 1
+
+
+async def test_a_run_that_was_reset_while_no_launcher_was_there_is_executed_again(
+    scripts: Workflow, orphan: str, fifo: Path, tmp_path: Path
+) -> None:
+    await release(fifo)
+    await wait_for_exit_code(scripts, orphan)
+    set_state(scripts, orphan, "CREATED")
+    async with launching(scripts):
+        await read_line(fifo)
+        await release(fifo)
+        await settled(scripts, orphan)
+    assert len((tmp_path / "log").read_text()) == 2
+
+
+async def test_runs_of_other_launchers_are_left_alone(scripts: Workflow) -> None:
+    (foreign,) = create_tasks(scripts, label="true")
+    set_state(scripts, foreign, "START")  # BlackDynamite's own launch_daemon keeps no handle
+    async with launching(scripts):
+        (other,) = create_tasks(scripts, label="true", n=2)
+        await settled(scripts, other)
+    assert entries_of(scripts, foreign)["state"] == "START"
+
+
+# --------------------------------------------------------------------------- the server goes away
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_lost_connection_at_each_transaction_changes_nothing(
+    scripts: Workflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, committed: bool
+) -> None:
+    seen: set[str] = set()
+
+    def flaky(title: str, work: Callable[[], Any]) -> Any:
+        what = title.rpartition(": ")[2]
+        answer = transact(title, work) if committed or what in seen else None
+        if what not in seen:
+            seen.add(what)
+            raise ClientDisconnected("the answer never arrived")
+        return answer
+
+    monkeypatch.setattr(launcher_module, "transact", flaky)
+    monkeypatch.setattr(launcher_module, "_RECONNECT_S", (0.0, 0.0))
+    runs = create_tasks(scripts, label=f"echo $BLACKDYNAMITE_RUN_ID >> {tmp_path}/log; exit 2", n=[1, 2, 3])
+    async with launching(scripts, slots=1):
+        ends = await settled(scripts, *runs)
+    assert {entries["failure"]["exit_code"] for entries in ends} == {2}
+    assert sorted((tmp_path / "log").read_text().split()) == sorted(r.rpartition(".")[2] for r in runs)
+    assert seen >= {"look", "claim", "prepare", "launch", "note", "settle"}
+
+
+async def test_a_launcher_that_is_to_stop_does_not_wait_for_a_server(
+    scripts: Workflow, monkeypatch: pytest.MonkeyPatch, fifo: Path
+) -> None:
+    async with launching(scripts, keep_jobs=False) as launcher:
+        (run,) = create_tasks(scripts, label=f"echo > {fifo}; read < {fifo}")
+        await read_line(fifo)
+        await until(scripts, run, lambda entries: entries["handle"].get("data"))
+
+        def dead(title: str, work: Callable[[], Any]) -> Any:
+            raise ClientDisconnected("nobody there")
+
+        monkeypatch.setattr(launcher_module, "transact", dead)
+        launcher.stop()
+    assert entries_of(scripts, run)["state"] == "launched"
+    monkeypatch.undo()
+    async with launching(scripts):
+        (entries,) = await settled(scripts, run)
+    assert entries["state"] == "FAILED"  # its job was stopped, and nobody could write that down
+
+
+async def test_a_server_that_is_killed_comes_back_and_no_run_suffers(
+    make_workflow: Callable[..., Workflow], tmp_path: Path
+) -> None:
+    workflow = make_workflow(launch=SCRIPT)
+    workflow.create(validated=True)
+    workflow.run_name = "w"
+    log = tmp_path / "log"
+    (server,) = [
+        process
+        for process in workflow.mult.database.server.daemon.processes()
+        if "zdrun" not in " ".join(process.cmdline())
+    ]
+    async with launching(workflow, slots=2):
+        runs = create_tasks(workflow, label=f"echo mult.$BLACKDYNAMITE_RUN_ID >> {log}", n=list(range(100)))
+        await settled(workflow, runs[10])
+        server.kill()
+        ends = await settled(workflow, *runs)
+        (later,) = create_tasks(workflow, label="true", n=1000)
+        await settled(workflow, later)
+    lifecycle.disconnect(workflow)
+    assert {entries["state"] for entries in ends} == {"FINISHED"}
+    assert sorted(log.read_text().split()) == sorted(runs)

@@ -1,0 +1,162 @@
+"""A workflow whose runs execute what their job parameter ``label`` says, and launchers in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transaction
+
+from motoko_core import lifecycle
+from motoko_core.launch import launcher as launcher_module
+from motoko_core.launch.launcher import Launcher
+from motoko_core.launch.records import handle_of
+from motoko_core.session import transact
+from motoko_core.states import is_active
+from motoko_core.study.feed import feed_of
+from motoko_core.workflow import Workflow
+from motoko_plugins.generators.bash import BashGenerator, BashOptions
+from tests.conftest import TIMEOUT_S, stop_everything, write_workflow
+
+SCRIPT = "__BLACKDYNAMITE__label__\n"
+
+
+@pytest.fixture(scope="session")
+def launch_directory() -> Iterator[Path]:
+    """A created workflow with running servers, for the tests of the launcher only."""
+    directory = Path(tempfile.mkdtemp(prefix="mtk-"))
+    workflow = Workflow(write_workflow(directory, launch=SCRIPT))
+    workflow.create(validated=True)
+    lifecycle.disconnect(workflow)
+    yield directory
+    stop_everything(workflow)
+    shutil.rmtree(directory)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def scripts(launch_directory: Path) -> Iterator[Workflow]:
+    """A workflow object on that directory; what a test leaves behind is of no interest to the next one."""
+    workflow = Workflow(launch_directory / "motoko.yaml")
+    workflow.run_name = f"launch{os.getpid()}-{next(_numbers)}"
+    yield workflow
+    transaction.abort()
+
+    def retire() -> None:
+        for manager in workflow.task_managers.values():
+            for run in manager.base._get_runs().entries.values():
+                if is_active(run.entries.get("state")):
+                    run.entries["state"] = "RETIRED"
+                run.entries.pop("handle", None)
+
+    transact("the end of a test", retire)
+    lifecycle.disconnect(workflow)
+
+
+@pytest.fixture(autouse=True)
+def no_safety_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever relies on it in a test hangs."""
+    monkeypatch.setattr(launcher_module, "_SAFETY_S", 1000.0)
+
+
+Launching = Callable[..., contextlib.AbstractAsyncContextManager[Launcher]]
+
+
+@contextlib.asynccontextmanager
+async def launching(
+    workflow: Workflow,
+    *,
+    generator: Any = None,
+    slots: int = 2,
+    studies: Iterable[str] = ("mult", "add"),
+    keep_jobs: bool = False,
+    **settings: Any,
+) -> AsyncIterator[Launcher]:
+    """A launcher at work in this process; the block is cancelled if the launcher dies."""
+    generator = generator or BashGenerator(BashOptions(slots=slots))
+    managers = [workflow.task_managers[study] for study in studies]
+    launcher = Launcher(managers, generator, keep_jobs=keep_jobs, **settings)
+    running = asyncio.create_task(launcher.run())
+    block = asyncio.current_task()
+    assert block is not None
+    running.add_done_callback(
+        lambda task: None if task.cancelled() or not task.exception() else block.cancel()
+    )
+    try:
+        yield launcher
+    finally:
+        launcher.stop()
+        await asyncio.wait_for(running, TIMEOUT_S)
+        if isinstance(generator, BashGenerator):
+            await generator.close()
+
+
+def entries_of(workflow: Workflow, reference: str) -> dict[str, Any]:
+    """All that is stored with a run, in a snapshot of its own; also while a server is started again."""
+
+    def look() -> dict[str, Any]:
+        study, _, run_id = reference.rpartition(".")
+        run = workflow.task_managers[study].base._get_runs().entries.get(int(run_id))
+        return {} if run is None else dict(run.entries)
+
+    def read() -> dict[str, Any]:
+        entries = look()
+        return {**entries, "handle": handle_of(entries)} if entries.get("handle") else entries
+
+    return transact("the test", read)
+
+
+async def until(
+    workflow: Workflow, reference: str, condition: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Wait until a run is so, and answer its entries."""
+    manager = workflow.task_managers[reference.rpartition(".")[0]]
+
+    async def look() -> dict[str, Any]:
+        with feed_of(manager.database) as feed:
+            while not condition(entries := entries_of(workflow, reference)):
+                await feed.wait(timeout_s=1000)
+            return entries
+
+    return await asyncio.wait_for(look(), TIMEOUT_S)
+
+
+def is_settled(entries: dict[str, Any]) -> bool:
+    """Whether a run is over, and the launcher has written so."""
+    return not is_active(entries["state"]) and "handle" not in entries
+
+
+async def settled(workflow: Workflow, *references: str) -> list[dict[str, Any]]:
+    """Wait until these runs are over; answer their entries."""
+    return [await until(workflow, reference, is_settled) for reference in references]
+
+
+async def soon(awaitable: Awaitable[Any]) -> Any:
+    return await asyncio.wait_for(awaitable, TIMEOUT_S)
+
+
+async def read_line(fifo: Path) -> str:
+    """Wait for a job to say something."""
+    return str(await soon(asyncio.to_thread(fifo.read_text)))
+
+
+async def release(fifo: Path) -> None:
+    """Let a job go on that reads the fifo."""
+    await soon(asyncio.to_thread(fifo.write_text, "go\n"))
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path

@@ -1,0 +1,31 @@
+"""Other processes for the tests: what a script, a task or BlackDynamite's own tools do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_python(script: str, *arguments: object, cwd: Path | str | None = None) -> str:
+    """Run a script in a process of its own; answer what it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BLACKDYNAMITE")}
+    environment["PYTHONPATH"] = str(ROOT)
+    environment["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
