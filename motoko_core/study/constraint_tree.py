@@ -13,6 +13,9 @@ Kind: TypeAlias = Literal["runs", "jobs"]
 Getter: TypeAlias = Callable[[str], Any]
 Predicate: TypeAlias = Callable[[Getter, Getter], bool]
 
+# Only for these types does the hash find whatever `==` would: numpy's float32 is one that differs.
+_HASHED = frozenset([int, float, str, bool])
+
 
 @attrs.frozen
 class Entry:
@@ -45,6 +48,11 @@ class Node:
     def required(self, kind: Kind, name: str) -> frozenset[Any] | None:
         return None
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether a match is just what has one of the required values in each entry that is read."""
+        return False
+
     def reads(self) -> Iterable[Entry]:
         raise NotImplementedError
 
@@ -67,6 +75,10 @@ class All(Node):
     def required(self, kind: Kind, name: str) -> frozenset[Any] | None:
         sets = [values for part in self.parts if (values := part.required(kind, name)) is not None]
         return frozenset.intersection(*sets) if sets else None
+
+    @property
+    def is_exact(self) -> bool:
+        return all(part.is_exact for part in self.parts)
 
     def reads(self) -> Iterable[Entry]:
         return [entry for part in self.parts for entry in part.reads()]
@@ -93,6 +105,11 @@ class AnyOf(All):
                 return None
             union |= values
         return union
+
+    @property
+    def is_exact(self) -> bool:
+        # Sets of values, one for each entry, cannot say `state = A or runs.id = 1`.
+        return super().is_exact and len(set(self.reads())) == 1
 
 
 @attrs.frozen
@@ -139,6 +156,11 @@ class Test(Node):
         except TypeError:  # a list or a dictionary
             return None
 
+    @property
+    def is_exact(self) -> bool:
+        # Not None: a table may not tell a run without the entry from one whose value it does not hold.
+        return self.test is equal and type(self.right) in _HASHED
+
     def reads(self) -> Iterable[Entry]:
         return [item for item in (self.entry, self.right) if isinstance(item, Entry)]
 
@@ -152,8 +174,7 @@ class In(AnyOf):
 
     def compile(self) -> Predicate:
         left, values = self.entry.compile(), self.values
-        # Only for these types does the hash find whatever `==` would: numpy's float32 is one that differs.
-        exact = frozenset([int, float, str, bool, type(None)])
+        exact = _HASHED | {type(None)}
         table = frozenset(value for value in values if type(value) in exact)
         odd = tuple(value for value in values if type(value) not in exact)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, cast
 
 import attrs
@@ -87,6 +87,16 @@ class Constraint:
         never narrower. Empty: the constraint contradicts itself, and nothing matches.
         """
         return self._tree.required(kind, name.lower())
+
+    def is_answered_by(self, entries: Set[tuple[Kind, str]]) -> bool:
+        """Tell whether :meth:`required` of these entries says all that the constraint says.
+
+        Then what has one of the required values in each of them matches, whatever else it has, and nothing
+        else does: a table of the entries answers the constraint. The values are never None.
+
+        :param entries: as (kind, name), the name in lower case.
+        """
+        return self._tree.is_exact and self.entries() <= entries
 
     def entries(self) -> frozenset[tuple[Kind, str]]:
         """Return the entries that the constraint reads, as (kind, name)."""

@@ -433,6 +433,47 @@ def test_required_values_belong_to_their_kind_and_must_be_hashable() -> None:
     assert parse("sizes in ([1])", NAMES).required("jobs", "sizes") is None
 
 
+RUN_ENTRIES = {("runs", "id"), ("runs", "path"), ("runs", "state")}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "expected"),
+    [
+        (None, True),
+        ("state = A", True),
+        ("state in (A, B)", True),
+        ("state = A or (state in (B, C), state = C)", True),
+        ("state in (A, B), runs.id = 3, path = 'None'", True),
+        ("(state = A or state = B) and (runs.id = 1 or runs.id in (2, 3))", True),
+        ("state = A, state = B", True),
+        ("not not state = A", True),
+        ("state = A or runs.id = 3", False),
+        ("state = A or (state = B, runs.id = 3)", False),
+        ("state != A", False),
+        ("not state = A", False),
+        ("state not in (A)", False),
+        ("state ~ ^A$", False),
+        ("runs.id < 3", False),
+        ("state = None", False),
+        ("state in (A, None)", False),
+        ("path = state", False),
+        ("state in (A, path)", False),
+        ("runs.job_id = 1", False),
+        ("jobs.id = 1", False),
+        ("state = A, x = 1", False),
+    ],
+)
+def test_a_table_of_entries_answers_what_asks_for_values_of_them_only(
+    constraint: str | None, expected: bool
+) -> None:
+    assert parse(constraint, NAMES).is_answered_by(RUN_ENTRIES) is expected
+
+
+def test_values_without_a_reliable_hash_are_not_left_to_a_table() -> None:
+    assert not parse("sizes = [1]", NAMES).is_answered_by({("jobs", "sizes")})
+    assert not parse("start_time = 2024-05-01", NAMES).is_answered_by({("runs", "start_time")})
+
+
 def test_entries_are_all_that_is_read() -> None:
     constraint = parse("not (state = A or runs.job_id = jobs.id), x in (n, 1), path ~ note", NAMES)
     runs, jobs = ["state", "job_id", "path"], ["id", "x", "n"]
