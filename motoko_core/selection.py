@@ -10,8 +10,8 @@ from motoko_core.errors import RunFailed, TaskError
 from motoko_core.session import Session, current_session
 from motoko_core.states import is_active, is_failure
 from motoko_core.study.feed import feed_of
-from motoko_core.study.index import getter
 from motoko_core.study.query import find
+from motoko_core.study.values import getter
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager

@@ -148,8 +148,9 @@ class Execution:
 
 def _is_settling(manager: TaskManager, run_ids: set[int]) -> bool:
     """Whether the reason is still to come, why one of the runs failed."""
-    rows = [manager.database.index.rows.get(run_id, {}) for run_id in run_ids]
-    return any(is_failure(row.get("state")) and manager.is_settling(row) for row in rows)
+    rows = manager.database.index.rows
+    found = [row for run_id in run_ids if (row := rows.get(run_id)) is not None]
+    return any(is_failure(row.get("state")) and manager.is_settling(row) for row in found)
 
 
 def _refuse_failed(last: Runs) -> None:

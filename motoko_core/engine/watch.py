@@ -12,8 +12,8 @@ from motoko_core.engine.actions import Action, Reference
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import RunCondition, WorkflowCondition
 from motoko_core.selection import TaskSelectionEval, hand_out
-from motoko_core.study.index import getter
 from motoko_core.study.query import find
+from motoko_core.study.values import getter
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager

@@ -323,4 +323,4 @@ def _is_over(manager: TaskManager, task: LaunchTask) -> bool:
     """Whether the run of a job has got its last state."""
     index = manager.database.index
     index.refresh()
-    return not is_active(index.rows.get(task.run_id, {}).get("state"))
+    return not is_active(index.rows.value(task.run_id, "state"))

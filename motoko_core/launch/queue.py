@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.states import CREATED
@@ -76,10 +76,10 @@ class WaitingRuns:
             last = self._ready[0]
             yield last
 
-    def _row(self, run_id: int) -> dict[str, Any]:
+    def _row(self, run_id: int) -> Mapping[str, Any]:
         return self._manager.database.index.rows.get(run_id) or {}
 
-    def _is_ours(self, row: dict[str, Any]) -> bool:
+    def _is_ours(self, row: Mapping[str, Any]) -> bool:
         return row.get("state") == CREATED and row.get("machine_name") in self._machines
 
     def _may_start(self, run_id: int) -> bool:
@@ -97,12 +97,12 @@ class WaitingRuns:
             heapq.heappush(self._ready, run_id)
 
 
-def _due(row: dict[str, Any]) -> float:
+def _due(row: Mapping[str, Any]) -> float:
     due = row.get("not_before")
     return float(due) if isinstance(due, (int, float)) else 0.0
 
 
-def processors(row: dict[str, Any]) -> int:
+def processors(row: Mapping[str, Any]) -> int:
     """``nproc`` of a run; 1 if it is nonsense, which is said when the run is launched."""
     number = row.get("nproc")
     return number if isinstance(number, int) and number > 0 else 1

@@ -24,7 +24,7 @@ from motoko_core.launch import workspace
 from motoko_core.lifecycle import runs_directory
 from motoko_core.states import CREATED, FAILED, FINISHED, TOBELAUNCHED, is_active, is_failure
 from motoko_core.study.blackdynamite import new_file
-from motoko_core.study.index import values_of
+from motoko_core.study.values import values_of
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager

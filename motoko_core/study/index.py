@@ -1,66 +1,35 @@
 """The in-memory table of a study's runs, kept current from what the ZEO server announces.
 
-It is filled once and then only touched for runs that changed. It is a hint: whoever needs certainty
-checks the runs that it names on objects of his own session.
+It is filled once and then only touched for runs that changed: what a change costs does not grow with the
+number of runs. Who selects in a session trusts it for the runs that look the same in the session's snapshot
+(:meth:`RunIndex.changed_since` names the others).
 """
 
 from __future__ import annotations
 
-import datetime
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import transaction
-from ZODB.POSException import POSKeyError
 
 from motoko_core.interfaces import RunChange
+from motoko_core.study.rows import Rows
+from motoko_core.study.run_table import RunTable, States
 
 if TYPE_CHECKING:
     from motoko_core.study.database import StudyDatabase
 
 Listener = Callable[[Sequence[RunChange]], None]
 
-_SCALARS = (str, int, float, bool, complex, type(None), datetime.datetime)
-#: What ``RunZEO`` keeps in its instance dictionary beside the attributes that scripts set.
-_OWN_ATTRIBUTES = frozenset(
-    {"entries", "key_string", "optional", "types", "operators", "configfiles", "quantities", "runs"}
-)
 #: A change log entry is about 100 bytes; a session that is older than the log checks every run.
 _LOG_LENGTH = 5_000
-_PREFETCH = 500
-#: Objects that the index's own connection keeps: the tree of runs, mostly.
+#: Objects that the index's own connection keeps: the trees, mostly.
 _CACHED_OBJECTS = 5_000
-
-
-def values_of(obj: Any) -> Iterator[tuple[str, Any]]:
-    """All values of a run or a job: its entries, and the attributes that scripts have set on it."""
-    obj._p_activate()  # reading __dict__ does not load a ghost
-    for name, value in obj.__dict__.items():
-        if name not in _OWN_ATTRIBUTES and not name.startswith("_"):
-            yield name.lower(), value
-    yield from obj.entries.items()
-
-
-def getter(obj: Any) -> Callable[[str], Any]:
-    """Look up a value by its name as constraints do; KeyError if the object lacks it."""
-    obj._p_activate()  # reading __dict__ does not load a ghost
-    entries, attributes = obj.entries, obj.__dict__
-
-    def get(name: str) -> Any:
-        try:
-            return entries[name]
-        except KeyError:
-            if name in _OWN_ATTRIBUTES:
-                raise
-            return attributes[name]
-
-    return get
-
-
-class Unknown(Exception):
-    """A row does not hold this value, because it is not a scalar."""
+#: How long to wait for the announcement of what a session sees already.
+_CATCH_UP_S = 0.2
 
 
 class RunIndex:
@@ -77,21 +46,13 @@ class RunIndex:
         self._polled: list[bytes] | None = []
         self._announcing: list[Callable[[], None]] = []
         self._hook()
-        self.rows: dict[Any, dict[str, Any]] = {}
-        self.jobs: dict[Any, dict[str, Any]] = {}
-        #: The highest id that was ever seen: a run beyond it is not in the table yet.
-        self.highest = 0
-        self._groups: dict[tuple[Any, Any], set[int]] = {}
-        self._run_of: dict[bytes, int] = {}
-        self._job_of: dict[bytes, Any] = {}
-        self._oids: dict[int, tuple[bytes, ...]] = {}
-        self._buckets: dict[bytes, set[int]] = {}
         self._log: deque[tuple[bytes, frozenset[int]]] = deque(maxlen=_LOG_LENGTH)
         self._log_start = b""
         self.listeners: list[Listener] = []
         try:
             self._manager.begin()
-            self._rescan()
+            study.base_on(self._connection)
+            self._table = self._filled()
             self._polled = []
             self._manager.abort()
         except BaseException:
@@ -103,6 +64,21 @@ class RunIndex:
     # ------------------------------------------------------------------ reading
 
     @property
+    def rows(self) -> Rows:
+        """The values of the runs, by id."""
+        return self._table.rows
+
+    @property
+    def jobs(self) -> Rows:
+        """The values of the jobs that runs refer to, by id."""
+        return self._table.jobs
+
+    @property
+    def jobless(self) -> set[int]:
+        """Ids of the runs whose job was deleted: no selection gives them."""
+        return self._table.jobless
+
+    @property
     def snapshot(self) -> bytes:
         """The end of what was taken in: transactions before it are."""
         return self._storage._start  # type: ignore[no-any-return]
@@ -111,8 +87,8 @@ class RunIndex:
         """Number of runs by state, of one run_name or of all."""
         counts: dict[str | None, int] = {}
         with self._lock:
-            for (name, state), ids in self._groups.items():
-                if ids and run_name in (None, name):
+            for (name, state), ids in self._table.groups.items():
+                if run_name in (None, name):
                     counts[state] = counts.get(state, 0) + len(ids)
         return counts
 
@@ -121,24 +97,24 @@ class RunIndex:
     ) -> set[int]:
         """Ids of the runs with one of these names and states; None: any."""
         with self._lock:
-            if run_names is None and states is None:
-                return set(self.rows)
-            found: set[int] = set()
-            for (name, state), ids in self._groups.items():
-                if (run_names is None or name in run_names) and (states is None or state in states):
-                    found |= ids
-            return found
+            return set().union(*self._matching_groups(run_names, states))
 
-    def row_getters(self, run_id: int) -> tuple[Callable[[str], Any], Callable[[str], Any]]:
-        """Look-ups for a run's and its job's values; they raise :class:`Unknown` for what is not scalar."""
-        row = self.rows[run_id]
-        return _strict(row), _strict(self.jobs.get(row.get("job_id", 0), {}))
+    def count(self, run_names: frozenset[Any] | None = None, states: frozenset[Any] | None = None) -> int:
+        """Number of the runs with one of these names and states; None: any."""
+        with self._lock:
+            return sum(map(len, self._matching_groups(run_names, states)))
+
+    def _matching_groups(
+        self, run_names: frozenset[Any] | None, states: frozenset[Any] | None
+    ) -> Iterator[set[int]]:
+        for (name, state), ids in self._table.groups.items():
+            if (run_names is None or name in run_names) and (states is None or state in states):
+                yield ids
 
     def changed_since(self, start: bytes) -> Iterable[int]:
         """Ids of the runs that may look different in a snapshot that began at ``start``."""
         with self._lock:
-            # ZEO tells its readers one after the other: for a moment the session can be ahead.
-            if start < self._log_start or start > self._storage._start:
+            if start < self._log_start or not self._is_caught_up(start):
                 return set(self.rows)
             changed: set[int] = set()
             for end, ids in reversed(self._log):
@@ -146,6 +122,23 @@ class RunIndex:
                     break
                 changed |= ids
             return changed
+
+    def _is_caught_up(self, start: bytes) -> bool:
+        """Take in what was committed before ``start``."""
+        # ZEO's network thread tells its readers one after the other: for a moment a session can be ahead.
+        end = time.monotonic() + _CATCH_UP_S
+        while start > self._storage._start and time.monotonic() < end:
+            time.sleep(0.0005)
+            self.refresh()
+        return bool(start <= self._storage._start)
+
+    def touched(self, oids: set[bytes], runs: Any, jobs: Any) -> set[int]:
+        """Ids of the runs that a session sees otherwise because it has changed these objects.
+
+        :param runs: the tree of runs, in the session; so is ``jobs``.
+        """
+        with self._lock:
+            return self._table.touched(oids, runs, jobs)
 
     # ------------------------------------------------------------------ keeping current
 
@@ -183,147 +176,23 @@ class RunIndex:
 
     def _take_in(self) -> list[RunChange]:
         if self._polled is None:
-            before, jobs = self.rows, self.jobs
-            try:
-                self._rescan()
-            except BaseException:
-                self.rows, self.jobs = before, jobs
-                raise
-            touched = {i for i in before.keys() | self.rows.keys() if before.get(i) != self.rows.get(i)}
-            touched |= self._runs_of_jobs({i for i, row in self.jobs.items() if jobs.get(i, row) != row})
-            changes = [_change(i, before.get(i), self.rows.get(i)) for i in sorted(touched)]
+            old, self._table = self._table, self._filled()
+            before: States = {i: old.rows.value(i, "state") for i in self._table.differing(old)}
         else:
-            oids = set(self._polled)
-            tree = self._tree()
-            touched = {self._run_of[oid] for oid in oids if oid in self._run_of}
-            touched |= self._moved(tree, oids)
-            job_ids = {self._job_of[oid] for oid in oids & self._job_of.keys()}
-            touched |= self._runs_of_jobs(self._read_jobs(job_ids))
-            olds = {i: self.rows.get(i) for i in touched}
-            self._read(tree, touched)
-            changes = [_change(i, olds[i], self.rows.get(i)) for i in sorted(touched)]
+            before = self._table.update(set(self._polled))
         if len(self._log) == self._log.maxlen:
             self._log_start = self._log[0][0]
-        self._log.append((self._storage._start, frozenset(touched)))
-        return changes
+        self._log.append((self._storage._start, frozenset(before)))
+        return [
+            RunChange(run_id=i, before=before[i], after=self.rows.value(i, "state")) for i in sorted(before)
+        ]
 
-    def _tree(self) -> Any:
-        return self._study.base_on(self._connection)._get_runs().entries
+    def _filled(self) -> RunTable:
+        table = RunTable(self._connection)
+        table.fill()
+        return table
 
-    def _rescan(self) -> None:
-        self.rows, self.jobs, self._groups, self._run_of, self._oids = {}, {}, {}, {}, {}
-        self._buckets, self._job_of = {}, {}
-        tree = self._tree()
-        self._chain(tree)
-        self._read(tree, list(tree.keys()))
-        self._connection.cacheGC()
-
-    def _chain(self, tree: Any) -> set[int]:
-        """Note every bucket of the tree of runs; answer the ids in them."""
-        ids: set[int] = set()
-        bucket = tree._firstbucket if len(tree) else None
-        if bucket is None or bucket._p_oid is None:  # a small tree keeps its only bucket inside
-            self._buckets[tree._p_oid] = ids = set(tree.keys())
-            return ids
-        self._buckets.pop(tree._p_oid, None)
-        while bucket is not None:
-            self._buckets[bucket._p_oid] = set(bucket.keys())
-            ids |= self._buckets[bucket._p_oid]
-            bucket = bucket._next
-        return ids
-
-    def _moved(self, tree: Any, oids: set[bytes]) -> set[int]:
-        """Ids that came into or went out of the tree of runs, found through its changed buckets."""
-        touched: set[int] = set()
-        if tree._p_oid in oids and tree._p_oid not in self._buckets and self._is_rebuilt(tree):
-            return set(self.rows) ^ self._chain(tree)  # it had lost its last bucket
-        for oid in oids & self._buckets.keys():
-            old = self._buckets[oid]
-            if oid == tree._p_oid:
-                touched |= old ^ self._chain(tree)
-                continue
-            try:
-                bucket = self._connection.get(oid)
-                now = set(bucket.keys())
-                following = bucket._next
-            except POSKeyError:
-                now, following = set(), None
-            self._buckets[oid] = now
-            touched |= old ^ now
-            while following is not None and following._p_oid not in self._buckets:
-                ids = self._buckets[following._p_oid] = set(following.keys())
-                touched |= ids
-                following = following._next
-        # A split moves ids from one bucket to the next: they did not change.
-        return {i for i in touched if (i in tree) != (i in self.rows)}
-
-    def _is_rebuilt(self, tree: Any) -> bool:
-        first = tree._firstbucket if tree else None
-        return first is None or first._p_oid not in self._buckets
-
-    def _read(self, tree: Any, run_ids: Iterable[int]) -> None:
-        todo = sorted(run_ids)
-        for begin in range(0, len(todo), _PREFETCH):
-            runs = {i: tree.get(i) for i in todo[begin : begin + _PREFETCH]}
-            present = [run for run in runs.values() if run is not None]
-            self._prefetch(present)
-            self._prefetch([run.entries for run in present])
-            for run_id, run in runs.items():
-                self._forget(run_id)
-                if run is not None:
-                    self._store(run_id, run)
-            if len(todo) > _PREFETCH:
-                self._connection.cacheGC()
-
-    def _prefetch(self, objects: list[Any]) -> None:
-        ghosts = [obj for obj in objects if getattr(obj, "_p_changed", 0) is None]
-        if len(ghosts) > 1:
-            self._connection.prefetch(ghosts)
-
-    def _forget(self, run_id: int) -> None:
-        row = self.rows.pop(run_id, None)
-        if row is not None:
-            self._groups[row.get("run_name"), row.get("state")].discard(run_id)
-        for oid in self._oids.pop(run_id, ()):
-            self._run_of.pop(oid, None)
-
-    def _store(self, run_id: int, run: Any) -> None:
-        row = _scalars(run)
-        self.rows[run_id] = row
-        self.highest = max(self.highest, run_id)
-        self._groups.setdefault((row.get("run_name"), row.get("state")), set()).add(run_id)
-        self._oids[run_id] = _parts(run)
-        for oid in self._oids[run_id]:
-            self._run_of[oid] = run_id
-        job_id = row.get("job_id")
-        if job_id is not None and job_id not in self.jobs:
-            self._read_jobs({job_id})
-
-    def _read_jobs(self, job_ids: set[Any]) -> set[Any]:
-        """Read jobs again; answer those that look different."""
-        changed = set()
-        for job_id in job_ids:
-            job = self._study.base_on(self._connection)._get_jobs().entries.get(job_id)
-            if job is None:
-                continue
-            row = _scalars(job)
-            if self.jobs.get(job_id) != row:
-                changed.add(job_id)
-                self.jobs[job_id] = row
-            for oid in _parts(job):
-                self._job_of[oid] = job_id
-        return changed
-
-    def _runs_of_jobs(self, job_ids: set[Any]) -> set[int]:
-        # Parameters of a job hardly ever change, so nothing is kept for this.
-        return {i for i, row in self.rows.items() if row.get("job_id") in job_ids} if job_ids else set()
-
-    def runs_of(self, oid: bytes) -> set[int]:
-        """The runs that an object belongs to, as a part of the run or of its job."""
-        with self._lock:
-            if oid in self._run_of:
-                return {self._run_of[oid]}
-            return self._runs_of_jobs({self._job_of[oid]}) if oid in self._job_of else set()
+    # ------------------------------------------------------------------ announcements
 
     def on_announcement(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call ``callback``, from the network thread, when something was committed; answer the undoing."""
@@ -359,37 +228,3 @@ class RunIndex:
             storage = self._storage
             del storage.poll_invalidations, storage._invalidate, storage._invalidateCache
             self._connection.close()
-
-
-def _scalars(obj: Any) -> dict[str, Any]:
-    return {name: value for name, value in values_of(obj) if isinstance(value, _SCALARS)}
-
-
-def _parts(obj: Any) -> tuple[bytes, ...]:
-    """The database objects that a run or a job consists of."""
-    if not hasattr(obj.entries, "_p_oid"):  # BlackDynamite's own are dictionaries
-        return (obj._p_oid,)
-    oids = [obj._p_oid, obj.entries._p_oid]
-    bucket = obj.entries._firstbucket if len(obj.entries) else None
-    while bucket is not None and bucket._p_oid is not None:
-        oids.append(bucket._p_oid)
-        bucket = bucket._next
-    return tuple(oids)
-
-
-def _change(run_id: int, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> RunChange:
-    return RunChange(
-        run_id=run_id,
-        before=before.get("state") if before else None,
-        after=after.get("state") if after else None,
-    )
-
-
-def _strict(row: Mapping[str, Any]) -> Callable[[str], Any]:
-    def get(name: str) -> Any:
-        try:
-            return row[name]
-        except KeyError:
-            raise Unknown(name) from None
-
-    return get

@@ -1,85 +1,181 @@
 """Finding the runs that meet a constraint, as the current session sees them.
 
-Candidates come from the index; what the index cannot know of a session's snapshot (what others committed
-since it began, and what the session itself has changed) is added, and then every candidate is checked on
-the session's own objects. So a session reads its own writes and sees one consistent snapshot.
+The index answers for the runs that look the same in the session's snapshot as in the index, nearly all of
+them; the others (what was committed since the session began, what the session itself has changed, and what
+the index does not hold) are checked on the session's own objects. So a session reads its own writes and sees
+one consistent snapshot, and no run is read from the database that the index can answer for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from BlackDynamite.job import JobZEO
+from BlackDynamite.run_zeo import RunZEO
+from ZODB.utils import p64
+
 from motoko_core.session import current_session
-from motoko_core.study.index import RunIndex, Unknown, getter
+from motoko_core.study.rows import Unknown
+from motoko_core.study.values import getter
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
 
+    from motoko_core.study.constraint_tree import Kind
     from motoko_core.study.constraints import Constraint
     from motoko_core.study.database import StudyDatabase
 
 _PREFETCH = 500
+#: What the index keeps sets of runs for.
+_GROUPED: frozenset[tuple[Kind, str]] = frozenset({("runs", "run_name"), ("runs", "state"), ("runs", "id")})
+
+
+class Query:
+    """A constraint on the runs of one run_name (None: of any), in the current session."""
+
+    def __init__(self, study: StudyDatabase, constraint: Constraint, run_name: str | None) -> None:
+        self._constraint = constraint
+        self._run_name = run_name
+        self._connection = current_session().connection(study)
+        base = study.base_on(self._connection)
+        self._runs, self._jobs = base._get_runs().entries, base._get_jobs().entries
+        self._index = study.index
+        self._ids = constraint.required("runs", "id")
+        self._states = constraint.required("runs", "state")
+        self._names = constraint.required("runs", "run_name")
+        if run_name is not None:
+            mine = frozenset({run_name})
+            self._names = mine if self._names is None else self._names & mine
+        self._index.refresh()
+        self._unsure = self._find_unsure()
+
+    def count(self) -> int:
+        """How many runs meet the constraint."""
+        index = self._index
+        if self._unsure or self._ids is not None or index.jobless or not self._is_grouped():
+            return len(self.ids())
+        return index.count(self._names, self._states)
+
+    def ids(self) -> list[int]:
+        """The ids of the runs that meet the constraint, in order."""
+        sure = self._candidates()
+        sure -= self._unsure
+        unsure = set(self._unsure)
+        if not self._is_grouped():
+            sure = {run_id for run_id in sure if self._matches_in_index(run_id, unsure)}
+        sure |= {run_id for run_id, _, _ in self._check(sorted(unsure))}
+        return sorted(sure)
+
+    def pairs(self) -> list[tuple[int, Any, Any]]:
+        """(id, run, job) of the runs that meet the constraint, in order; not read from the database yet."""
+        return [(run_id, *pair) for run_id in self.ids() if (pair := self.pair(run_id)) is not None]
+
+    def pair(self, run_id: int) -> tuple[Any, Any] | None:
+        """The run with an id, and its job; None if it or its job is not there."""
+        rows, jobs = self._index.rows, self._index.jobs
+        run = job = None
+        if run_id not in self._unsure:
+            run = _ghost(self._connection, rows.object_id(run_id), RunZEO)
+            job = _ghost(self._connection, jobs.object_id(rows.value(run_id, "job_id")), JobZEO)
+        if run is None:
+            run = self._runs.get(run_id)
+        if run is not None and job is None:
+            job = self._jobs.get(run.entries["job_id"])
+        return None if run is None or job is None else (run, job)
+
+    def matches(self, run_id: int) -> bool:
+        """Whether one run meets the constraint."""
+        unsure: set[int] = set()
+        if run_id not in self._unsure and run_id in self._index.rows:
+            row = self._index.rows
+            named = self._names is None or row.value(run_id, "run_name") in self._names
+            met = named and run_id not in self._index.jobless and self._matches_in_index(run_id, unsure)
+            if not unsure:
+                return met
+        return any(self._check([run_id]))
+
+    # ------------------------------------------------------------------ answered by the index
+
+    def _is_grouped(self) -> bool:
+        return self._constraint.is_answered_by(_GROUPED)
+
+    def _candidates(self) -> set[int]:
+        index = self._index
+        if self._ids is None:
+            return index.candidates(self._names, self._states) - index.jobless
+        value = index.rows.value
+        return {
+            run_id
+            for run_id in self._ids
+            if run_id in index.rows
+            and run_id not in index.jobless
+            and (self._names is None or value(run_id, "run_name") in self._names)
+            and (self._states is None or value(run_id, "state") in self._states)
+        }
+
+    def _matches_in_index(self, run_id: int, unsure: set[int]) -> bool:
+        rows, jobs = self._index.rows, self._index.jobs
+        try:
+            job_id = rows.value(run_id, "job_id")
+            return self._constraint.matches(rows.getter(run_id), jobs.getter(job_id))
+        except Unknown:
+            unsure.add(run_id)
+            return False
+
+    # ------------------------------------------------------------------ checked on the objects
+
+    def _find_unsure(self) -> set[int]:
+        index, connection = self._index, self._connection
+        # (A savepoint puts a storage of its own in front of the normal one.)
+        unsure = set(index.changed_since(connection._normal_storage._start))
+        changed = _changed_objects(connection)
+        if changed:
+            unsure |= index.touched(changed, self._runs, self._jobs)
+        unsure.update(self._runs.keys(index.rows.highest + 1))  # made in this session, or not known yet
+        return unsure
+
+    def _check(self, ids: list[int]) -> Iterator[tuple[int, Any, Any]]:
+        for begin in range(0, len(ids), _PREFETCH):
+            chunk = ids[begin : begin + _PREFETCH]
+            runs = {run_id: run for run_id in chunk if (run := self._runs.get(run_id)) is not None}
+            _prefetch(self._connection, runs.values())
+            _prefetch(self._connection, [run.entries for run in runs.values()])
+            for run_id, run in runs.items():
+                entries = run.entries
+                if self._names is not None and entries.get("run_name") not in self._names:
+                    continue
+                job = self._jobs.get(entries["job_id"])
+                if job is not None and self._constraint.matches(getter(run), getter(job)):
+                    yield run_id, run, job
 
 
 def find(study: StudyDatabase, constraint: Constraint, run_name: str | None) -> list[tuple[Any, Any]]:
     """The (run, job) pairs that meet ``constraint``, by id; only those of ``run_name`` if it is given."""
-    connection = current_session().connection(study)
-    base = study.base_on(connection)
-    runs, jobs = base._get_runs().entries, base._get_jobs().entries
-    index = study.index
-    index.refresh()
-    sure = _candidates(index, constraint, run_name)
-    # (A savepoint puts a storage of its own in front of the normal one.)
-    unsure = {*index.changed_since(connection._normal_storage._start), *_touched(index, connection)}
-    unsure.update(runs.keys(index.highest + 1))  # made in this session, or not known to the index yet
-    found: list[tuple[Any, Any]] = []
-    ids = sorted(sure | unsure)
-    for begin in range(0, len(ids), _PREFETCH):
-        chunk = [run for run in map(runs.get, ids[begin : begin + _PREFETCH]) if run is not None]
-        _prefetch(connection, chunk)
-        _prefetch(connection, [run.entries for run in chunk])
-        for run in chunk:
-            entries = run.entries
-            if run_name is not None and entries.get("run_name") != run_name:
-                continue
-            job = jobs.get(entries["job_id"])
-            if job is not None and constraint.matches(getter(run), getter(job)):
-                found.append((run, job))
-    return found
+    return [(run, job) for _, run, job in Query(study, constraint, run_name).pairs()]
 
 
-def _candidates(index: RunIndex, constraint: Constraint, run_name: str | None) -> set[int]:
-    ids = constraint.required("runs", "id")
-    names = constraint.required("runs", "run_name")
-    if run_name is not None:
-        names = frozenset({run_name}) if names is None else names & {run_name}
-    if ids is not None:
-        return {i for i in ids if i in index.rows}
-    candidates = index.candidates(names, constraint.required("runs", "state"))
-    if constraint.entries() <= {("runs", "state"), ("runs", "run_name")}:
-        return candidates
-    return {i for i in candidates if _may_match(index, constraint, i)}
+def _ghost(connection: Connection, object_id: int, usual: Any) -> Any:
+    """The object with an id, without reading it or the tree that it is in; None if the id is 0."""
+    if not object_id:
+        return None
+    oid = p64(object_id)
+    obj = connection._cache.get(oid)
+    if obj is None:
+        obj = usual.__new__(usual)
+        connection._cache.new_ghost(oid, obj)
+    return obj
 
 
-def _may_match(index: RunIndex, constraint: Constraint, run_id: int) -> bool:
-    try:
-        return constraint.matches(*index.row_getters(run_id))
-    except (Unknown, KeyError):
-        return True
-
-
-def _touched(index: RunIndex, connection: Connection) -> set[int]:
-    """Ids of the runs that the session has changed."""
-    oids = [obj._p_oid for obj in connection._registered_objects]
+def _changed_objects(connection: Connection) -> set[bytes]:
+    """Ids of the objects that the session has changed."""
+    oids = {obj._p_oid for obj in connection._registered_objects}
     if connection._savepoint_storage is not None:
-        oids += connection._savepoint_storage.index
-    touched: set[int] = set()
-    for oid in oids:
-        touched |= index.runs_of(oid)
-    return touched
+        oids.update(connection._savepoint_storage.index)
+    return oids
 
 
-def _prefetch(connection: Connection, objects: list[Any]) -> None:
+def _prefetch(connection: Connection, objects: Iterable[Any]) -> None:
     ghosts = [obj for obj in objects if obj._p_changed is None and obj._p_jar is not None]
     if len(ghosts) > 1:
         connection.prefetch(ghosts)

@@ -11,6 +11,7 @@ from ZEO.Exceptions import ClientDisconnected
 from motoko_core.interfaces import RunChange
 from motoko_core.session import transact
 from motoko_core.study.index import RunIndex
+from motoko_core.study.run_table import RunTable
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, set_state
 from tests.processes import run_python
@@ -41,8 +42,8 @@ class Follower:
         try:
             assert self.index.rows == fresh.rows
             assert fresh.jobs.items() <= self.index.jobs.items()  # those of deleted runs may stay
-            assert {k: v for k, v in self.index._groups.items() if v} == fresh._groups
-            assert self.index._run_of == fresh._run_of
+            assert self.index._table.groups == fresh._table.groups
+            assert set(fresh._table._run_of.items()) <= set(self.index._table._run_of.items())
         finally:
             fresh.close()
 
@@ -244,8 +245,8 @@ def test_nothing_is_lost_when_the_server_goes_away_while_it_is_read(
     def gone(*_: object) -> None:
         raise ClientDisconnected
 
-    for method in ("_read", "_rescan"):
-        monkeypatch.setattr(follower.index, method, gone)
+    for method in ("_load", "fill"):
+        monkeypatch.setattr(RunTable, method, gone)
         with pytest.raises(ClientDisconnected):
             follower.index.refresh()
     monkeypatch.undo()

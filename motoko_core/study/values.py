@@ -1,0 +1,41 @@
+"""The values of a run or a job: its entries, and the attributes that scripts have set on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+#: What BlackDynamite's objects keep in their instance dictionaries beside the attributes that scripts set.
+_OWN_ATTRIBUTES = frozenset(
+    {"entries", "key_string", "optional", "types", "operators", "configfiles", "quantities", "runs"}
+)
+
+
+def _is_value(name: str) -> bool:
+    return name not in _OWN_ATTRIBUTES and not name.startswith("_")
+
+
+def values_of(obj: Any) -> Iterator[tuple[str, Any]]:
+    """All values of a run or a job, as (name in lower case, value); an entry comes after its namesake."""
+    obj._p_activate()  # reading __dict__ does not load a ghost
+    for name, value in obj.__dict__.items():
+        if _is_value(name):
+            yield name.lower(), value
+    yield from obj.entries.items()
+
+
+def getter(obj: Any) -> Callable[[str], Any]:
+    """Look up a value by its name as constraints do; KeyError if the object lacks it."""
+    obj._p_activate()  # reading __dict__ does not load a ghost
+    entries, attributes = obj.entries, obj.__dict__
+
+    def get(name: str) -> Any:
+        try:
+            return entries[name]
+        except KeyError:
+            for attribute, value in attributes.items():
+                if attribute.lower() == name and _is_value(attribute):
+                    return value
+            raise
+
+    return get
