@@ -10,8 +10,7 @@ from motoko_core.errors import RunFailed, TaskError
 from motoko_core.session import Session, current_session
 from motoko_core.states import is_active, is_failure
 from motoko_core.study.feed import feed_of
-from motoko_core.study.query import find
-from motoko_core.study.values import getter
+from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
@@ -20,11 +19,14 @@ Task: TypeAlias = tuple[Any, Any]
 Constraints: TypeAlias = "str | Iterable[str] | None"
 
 
-def hand_out(task_manager: TaskManager, pair: Task) -> Task:
-    """Give a run and its job to user code, bound to the current session."""
+def hand_out(task_manager: TaskManager, pair: Task, run_id: int | None = None) -> Task:
+    """Give a run and its job to user code, bound to the current session.
+
+    :param run_id: with it, the run need not be read from the database.
+    """
     session = current_session()
     run, job = pair
-    reference = f"{task_manager.study}.{run.entries['id']}"
+    reference = f"{task_manager.study}.{run.entries['id'] if run_id is None else run_id}"
     return session.hand_out(run, reference), session.hand_out(job, f"the job of {reference}")
 
 
@@ -194,11 +196,13 @@ class TaskSelection(Sequence[Task]):
 
     def exec(self) -> list[Task]:
         """Look the tasks up now."""
-        manager = self._task_manager
-        return [hand_out(manager, pair) for pair in self._find()]
+        return self._hand_out(self._query())
 
-    def _find(self) -> list[Task]:
-        return find(self._task_manager.database, self._constraint, self._run_name)
+    def _query(self) -> Query:
+        return Query(self._task_manager.database, self._constraint, self._run_name)
+
+    def _hand_out(self, query: Query) -> list[Task]:
+        return [hand_out(self._task_manager, (run, job), run_id) for run_id, run, job in query.pairs()]
 
     def __call__(self) -> list[Task]:
         return self.exec()
@@ -207,10 +211,10 @@ class TaskSelection(Sequence[Task]):
         return iter(self.exec())
 
     def __len__(self) -> int:
-        return len(self._find())
+        return self._query().count()
 
     def __bool__(self) -> bool:
-        return bool(self._find())
+        return self._query().count() > 0
 
     @overload
     def __getitem__(self, index: int) -> Task: ...
@@ -239,10 +243,11 @@ class TaskSelection(Sequence[Task]):
         sets = [manager.constraint(constraints) for constraints in constraint_sets]
 
         def holds() -> Any:
-            pairs = self._find()
+            query = self._query()
+            ids = query.ids()
             for wanted in sets:
-                if pairs and all(wanted.matches(getter(run), getter(job)) for run, job in pairs):
-                    return [hand_out(manager, pair) for pair in pairs]
+                if ids and all(map(Query(manager.database, wanted, None).matches, ids)):
+                    return self._hand_out(query)
             return False
 
         alternatives = " or ".join(wanted.text for wanted in sets)

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 #: How often a piece of work is called again after conflicts before it is given up.
 MAX_ATTEMPTS = 30
+#: After so many objects handed out, a session forgets those that nobody has any more.
+_HANDED = 1000
 
 
 class Openable(Protocol):
@@ -87,12 +89,25 @@ class _Ended:
         return f"<{object.__getattribute__(self, '_reference')}, of a session that is over>"
 
 
+class _Nothing:
+    """What a proxy wraps before it is given its object."""
+
+
+_NOTHING = _Nothing()
+
+
 class Handed(_Proxy):
     """A run or a job as user code sees it: the object itself, until its session ends."""
 
     def __init__(self, value: Any, reference: str) -> None:
-        super().__init__(value)
+        # wrapt asks what it is made with for its docstring and module, and gives it the chance to be fixed
+        # up when it is replaced: each would read the run from the database.
+        super().__init__(_NOTHING)
+        self.__wrapped__ = value
         self._self_reference = reference
+
+    def __wrapped_setattr_fixups__(self) -> None:
+        pass
 
     def __repr__(self) -> str:
         return repr(self.__wrapped__)
@@ -129,7 +144,8 @@ class Session:
         self.manager = transaction.TransactionManager(explicit=True)
         self._connections: dict[Openable, Connection] = {}
         # Weak, because `main` can run for weeks and select every second.
-        self._handed: weakref.WeakValueDictionary[int, Handed] = weakref.WeakValueDictionary()
+        self._handed: list[weakref.ref[Handed]] = []
+        self._sweep_at = _HANDED
         #: What is kept over the session's transactions.
         self.kept: dict[Any, Any] = {}
         #: What user code in this session waits for at the moment, in words.
@@ -167,7 +183,10 @@ class Session:
     def hand_out(self, value: Any, reference: str) -> Any:
         """Wrap an object for user code; it refuses to work when the session is closed."""
         handed = Handed(value, reference)
-        self._handed[id(handed)] = handed
+        self._handed.append(weakref.ref(handed))
+        if len(self._handed) > self._sweep_at:
+            self._handed = [weak for weak in self._handed if weak() is not None]
+            self._sweep_at = 2 * len(self._handed) + _HANDED
         return handed
 
     def begin(self) -> None:
@@ -212,8 +231,10 @@ class Session:
     def close(self) -> None:
         """Abort what is not committed, and give the connections back."""
         self.abort()
-        for handed in list(self._handed.values()):
-            handed.__wrapped__ = _Ended(handed._self_reference)
+        for weak in self._handed:
+            handed = weak()
+            if handed is not None:
+                handed.__wrapped__ = _Ended(handed._self_reference)
         self._handed.clear()
         for connection in self._connections.values():
             connection.close()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from BlackDynamite.job import JobZEO
 from BlackDynamite.run_zeo import RunZEO
-from ZODB.utils import p64
 
 from motoko_core.session import current_session
 from motoko_core.study.rows import Unknown
@@ -73,16 +72,14 @@ class Query:
 
     def pair(self, run_id: int) -> tuple[Any, Any] | None:
         """The run with an id, and its job; None if it or its job is not there."""
-        rows, jobs = self._index.rows, self._index.jobs
-        run = job = None
         if run_id not in self._unsure:
-            run = _ghost(self._connection, rows.object_id(run_id), RunZEO)
-            job = _ghost(self._connection, jobs.object_id(rows.value(run_id, "job_id")), JobZEO)
-        if run is None:
-            run = self._runs.get(run_id)
-        if run is not None and job is None:
-            job = self._jobs.get(run.entries["job_id"])
-        return None if run is None or job is None else (run, job)
+            rows = self._index.rows
+            run_oid, job_oid = rows.oid(run_id), self._index.jobs.oid(rows.value(run_id, "job_id"))
+            if run_oid and job_oid:
+                return _object(self._connection, run_oid, RunZEO), _object(self._connection, job_oid, JobZEO)
+        run = self._runs.get(run_id)
+        job = None if run is None else self._jobs.get(run.entries["job_id"])
+        return None if job is None else (run, job)
 
     def matches(self, run_id: int) -> bool:
         """Whether one run meets the constraint."""
@@ -155,11 +152,8 @@ def find(study: StudyDatabase, constraint: Constraint, run_name: str | None) -> 
     return [(run, job) for _, run, job in Query(study, constraint, run_name).pairs()]
 
 
-def _ghost(connection: Connection, object_id: int, usual: Any) -> Any:
-    """The object with an id, without reading it or the tree that it is in; None if the id is 0."""
-    if not object_id:
-        return None
-    oid = p64(object_id)
+def _object(connection: Connection, oid: bytes, usual: Any) -> Any:
+    """The object with an id, without reading it or the tree that it is in."""
     obj = connection._cache.get(oid)
     if obj is None:
         obj = usual.__new__(usual)

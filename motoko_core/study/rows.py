@@ -82,17 +82,17 @@ class Rows(Mapping[int, Row]):
     def __contains__(self, key: object) -> bool:
         return key in self._stored
 
-    def pack(self, object_id: int, values: Iterable[tuple[str, Any]]) -> Stored:
+    def pack(self, oid: bytes | None, values: Iterable[tuple[str, Any]]) -> Stored:
         """Make a row to be stored; of two values with one name, the later one counts.
 
-        :param object_id: of the run or job in the database; 0 if it must be looked up.
+        :param oid: of the run or job in the database; None if it must be looked up.
         """
         row = {name: self._compact(name, value) for name, value in values}
         names = tuple(row)
         positions = self._shapes.get(names)
         if positions is None:
             positions = self._shapes[names] = {name: i for i, name in enumerate(names, _FIRST)}
-        return (positions, object_id, *row.values())
+        return (positions, oid, *row.values())
 
     def put(self, key: int, stored: Stored) -> None:
         """Store a row that :meth:`pack` has made."""
@@ -123,10 +123,10 @@ class Rows(Mapping[int, Row]):
         mine = self._stored.get(key)
         return mine != stored and (mine is None or stored is None or Row(mine) != Row(stored))
 
-    def object_id(self, key: int) -> int:
-        """The id of a row's object in the database; 0 if it is not known."""
+    def oid(self, key: Any) -> bytes | None:
+        """The id of a row's object in the database; None if it is not known."""
         stored = self._stored.get(key)
-        return 0 if stored is None else stored[1]
+        return None if stored is None else stored[1]
 
     def getter(self, key: int) -> Callable[[str], Any]:
         """Look up values of a row as constraints do: KeyError for what the object lacks.

@@ -137,7 +137,7 @@ class RunTable:
         owner = self._run_of if usual is RunZEO else self._job_of
         owner.update([(object_id, key) for object_id in _parts(obj)])
         # An object of the usual class can be had from a connection without reading the tree.
-        return rows.pack(u64(obj._p_oid) if type(obj) is usual else 0, values_of(obj))
+        return rows.pack(obj._p_oid if type(obj) is usual else None, values_of(obj))
 
     def _load_jobs_of(self, runs: Mapping[int, Stored | None], jobs: Any) -> dict[int, Stored | None]:
         """Read those jobs of some runs that are not in the table."""
