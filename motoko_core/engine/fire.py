@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from motoko_core.engine.actions import Reference, accepted_arguments
 from motoko_core.engine.firing import EngineSession, FiringSession, call
 from motoko_core.engine.marks import WHOLE
-from motoko_core.engine.watch import Watch, load_pair
+from motoko_core.engine.watch import Watch
 from motoko_core.interfaces import Firing
-from motoko_core.selection import hand_out
 
 if TYPE_CHECKING:
     from motoko_core.engine.loop import Engine
+    from motoko_core.selection import Task
 
 logger = logging.getLogger("motoko")
 
@@ -99,10 +99,11 @@ class Firings:
             arguments = dict(self._arguments(watch))
             used: list[Reference] = [(watch.manager.study, WHOLE)]
             if references is not None:
-                used = self._still_ready(watch, references)
+                tasks = self._still_ready(watch, references)
+                used = list(tasks)
                 if not used:
                     return []
-                arguments["runs"] = [self._pair(reference) for reference in used]
+                arguments["runs"] = list(tasks.values())
             self._announce(watch, used if references is not None else [], attempt)
             try:
                 get_params = action.get_params
@@ -142,21 +143,10 @@ class Firings:
         if watch.action.once_per_run:
             self._lookout.marks.write(watch.action, used)
 
-    def _still_ready(self, watch: Watch, references: list[Reference]) -> list[Reference]:
+    def _still_ready(self, watch: Watch, references: list[Reference]) -> dict[Reference, Task]:
         """Those that still match in the session of the firing, and are not marked in it."""
         marked: set[Reference] = set()
         if watch.action.once_per_run:
             marked = self._lookout.marks.among(watch.action, references)
             watch.registration.marked |= marked
-        ready = []
-        for study, run_id in references:
-            pair = load_pair(self._workflow.task_managers[study], run_id)
-            if pair is not None and (study, run_id) not in marked and watch.pair_matches(pair):
-                ready.append((study, run_id))
-        return ready
-
-    def _pair(self, reference: Reference) -> tuple[Any, Any]:
-        manager = self._workflow.task_managers[reference[0]]
-        pair = load_pair(manager, reference[1])
-        assert pair is not None
-        return hand_out(manager, pair)
+        return watch.tasks(self._workflow, [r for r in references if r not in marked])

@@ -11,9 +11,8 @@ import attrs
 from motoko_core.engine.actions import Action, Reference
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import RunCondition, WorkflowCondition
-from motoko_core.selection import TaskSelectionEval, hand_out
-from motoko_core.study.query import find
-from motoko_core.study.values import getter
+from motoko_core.selection import Task, TaskSelectionEval, hand_out
+from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
@@ -108,9 +107,21 @@ class Watch:
             self.look_at_runs((), 0.0, float, tick=False)
         elif self.look_at_workflow(workflow):
             return True
-        managers = workflow.task_managers
-        pairs = [(managers[study], load_pair(managers[study], i)) for study, i in sorted(self.matching)]
-        return [hand_out(manager, pair) for manager, pair in pairs if pair is not None]
+        return list(self.tasks(workflow, sorted(self.matching)).values())
+
+    def tasks(self, workflow: Workflow, references: Iterable[Reference]) -> dict[Reference, Task]:
+        """Those of some tasks that meet the condition in the current session, handed out."""
+        found: dict[Reference, Task] = {}
+        queries: dict[str, Query] = {}
+        for study, run_id in references:
+            manager = workflow.task_managers[study]
+            query = queries.get(study)
+            if query is None:
+                query = queries[study] = self.query(manager)
+            pair = query.pair(run_id) if self.matches(query, run_id) else None
+            if pair is not None:
+                found[study, run_id] = hand_out(manager, pair, run_id)
+        return found
 
     # ------------------------------------------------------------------ run-level conditions
 
@@ -127,30 +138,42 @@ class Watch:
             ended = clock()
             self.next_sweep = ended + (ended - began) * (1 / _SWEEP_SHARE - 1)
             return
+        query = None
         for run_id in changed:
-            pair = load_pair(self.manager, run_id)
+            query = query or self.query()
             # A run that left and came back between two looks is a new match, but cannot be told from one
             # that merely changed: it counts as still matching, and fires when the action is due again.
-            self._put((self.manager.study, run_id), pair is not None and self.pair_matches(pair))
+            self._put((self.manager.study, run_id), self.matches(query, run_id))
 
     def _sweep(self, condition: RunCondition) -> set[Reference]:
-        name = self.manager.study
-        pairs = find(self.manager.database, self.action.constraints[name], self.manager.workflow.run_name)
-        return {(name, run.entries["id"]) for run, job in pairs if self._filter(condition, run, job)}
+        query = self.query()
+        return {(self.manager.study, i) for i in query.ids() if self._filter(condition, query, i)}
 
-    def _filter(self, condition: RunCondition, run: Any, job: Any) -> bool:
-        if self.action.is_error_handler and (run.entries.get("failure") or {}).get("ignored"):
-            return False
-        return condition.filter is None or bool(condition.filter(*hand_out(self.manager, (run, job))))
-
-    def pair_matches(self, pair: tuple[Any, Any]) -> bool:
-        """Whether a (run, job) pair meets the run-level condition in the current session."""
-        condition = self.action.condition
-        if not isinstance(condition, RunCondition):
+    def _filter(self, condition: RunCondition, query: Query, run_id: int) -> bool:
+        if condition.filter is None and not self.action.is_error_handler:
             return True
-        run, job = pair
-        constraint = self.action.constraints[self.manager.study]
-        return constraint.matches(getter(run), getter(job)) and self._filter(condition, run, job)
+        pair = query.pair(run_id)
+        if pair is None:
+            return False
+        if self.action.is_error_handler and (pair[0].entries.get("failure") or {}).get("ignored"):
+            return False
+        return condition.filter is None or bool(condition.filter(*hand_out(self.manager, pair, run_id)))
+
+    def query(self, manager: TaskManager | None = None) -> Query:
+        """What the condition's constraint asks for in a study, in the current session; all if it has none."""
+        manager = manager or self.manager
+        constraint = self.action.constraints.get(manager.study) or manager.constraint(None)
+        return Query(manager.database, constraint, manager.workflow.run_name)
+
+    def matches(self, query: Query, run_id: int) -> bool:
+        """Whether a run is there, and meets the condition if that is a run-level one.
+
+        :param query: from :meth:`query`.
+        """
+        if not query.matches(run_id):
+            return False
+        condition = self.action.condition
+        return not isinstance(condition, RunCondition) or self._filter(condition, query, run_id)
 
     # ------------------------------------------------------------------ workflow-level conditions
 
@@ -191,16 +214,3 @@ class Watch:
                     f"the condition gave a list with {item!r} in it",
                     hint="Give True or False, a selection, or a list of its (run, job) pairs.",
                 ) from None
-
-
-def load_pair(manager: TaskManager, run_id: int) -> tuple[Any, Any] | None:
-    """A (run, job) pair of the workflow's run_name in the current session; None if there is none."""
-    base = manager.base
-    run = base._get_runs().entries.get(run_id)
-    if run is None:
-        return None
-    name = manager.workflow.run_name
-    if name is not None and run.entries.get("run_name") != name:
-        return None
-    job = base._get_jobs().entries.get(run.entries["job_id"])
-    return None if job is None else (run, job)
