@@ -11,7 +11,7 @@ from motoko_core.errors import MotokoError
 from motoko_core.lifecycle import runs_directory
 from motoko_core.session import Session, transact, use
 from motoko_core.states import ACTIVE, CREATED
-from motoko_core.study.query import find
+from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
     from motoko_core.selection import Constraints
@@ -32,7 +32,7 @@ def selected(
     """
     constraint = manager.constraint(constraints)
     with use(Session("clean")):
-        return [run.entries["id"] for run, _ in find(manager.database, constraint, run_name)]
+        return Query(manager.database, constraint, run_name).ids()
 
 
 def refuse_under_way(manager: TaskManager, run_ids: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -181,6 +182,18 @@ class TaskSelectionEval:
                         wait.cancel()
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Make many objects that all stay: Python's collector would go through all of them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 class TaskSelection(Sequence[Task]):
     """The tasks that meet constraints, looked up anew whenever it is used.
 
@@ -196,19 +209,27 @@ class TaskSelection(Sequence[Task]):
 
     def exec(self) -> list[Task]:
         """Look the tasks up now."""
-        return self._hand_out(self._query())
+        return self._list(self._query())
 
     def _query(self) -> Query:
         return Query(self._task_manager.database, self._constraint, self._run_name)
 
-    def _hand_out(self, query: Query) -> list[Task]:
-        return [hand_out(self._task_manager, (run, job), run_id) for run_id, run, job in query.pairs()]
+    def _list(self, query: Query) -> list[Task]:
+        with _collector_paused():
+            return list(self._hand_out(query, query.ids()))
+
+    def _hand_out(self, query: Query, run_ids: Iterable[int]) -> Iterator[Task]:
+        for run_id in run_ids:
+            pair = query.pair(run_id)
+            if pair is not None:
+                yield hand_out(self._task_manager, pair, run_id)
 
     def __call__(self) -> list[Task]:
         return self.exec()
 
     def __iter__(self) -> Iterator[Task]:
-        return iter(self.exec())
+        query = self._query()
+        return self._hand_out(query, query.ids())
 
     def __len__(self) -> int:
         return self._query().count()
@@ -221,7 +242,12 @@ class TaskSelection(Sequence[Task]):
     @overload
     def __getitem__(self, index: slice) -> list[Task]: ...
     def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        return self.exec()[index]
+        query = self._query()
+        run_ids = query.ids()
+        if isinstance(index, slice):
+            return list(self._hand_out(query, run_ids[index]))
+        (task,) = self._hand_out(query, (run_ids[index],))
+        return task
 
     def __repr__(self) -> str:
         return f"<TaskSelection {self._task_manager.study}: {self._constraint.text or 'all'}>"
@@ -247,7 +273,7 @@ class TaskSelection(Sequence[Task]):
             ids = query.ids()
             for wanted in sets:
                 if ids and all(map(Query(manager.database, wanted, None).matches, ids)):
-                    return self._hand_out(query)
+                    return self._list(query)
             return False
 
         alternatives = " or ".join(wanted.text for wanted in sets)

@@ -66,12 +66,8 @@ class Query:
         sure |= {run_id for run_id, _, _ in self._check(sorted(unsure))}
         return sorted(sure)
 
-    def pairs(self) -> list[tuple[int, Any, Any]]:
-        """(id, run, job) of the runs that meet the constraint, in order; not read from the database yet."""
-        return [(run_id, *pair) for run_id in self.ids() if (pair := self.pair(run_id)) is not None]
-
     def pair(self, run_id: int) -> tuple[Any, Any] | None:
-        """The run with an id, and its job; None if it or its job is not there."""
+        """The run with an id, and its job, not read from the database yet; None if one is not there."""
         if run_id not in self._unsure:
             rows = self._index.rows
             run_oid, job_oid = rows.oid(run_id), self._index.jobs.oid(rows.value(run_id, "job_id"))
@@ -145,11 +141,6 @@ class Query:
                 job = self._jobs.get(entries["job_id"])
                 if job is not None and self._constraint.matches(getter(run), getter(job)):
                     yield run_id, run, job
-
-
-def find(study: StudyDatabase, constraint: Constraint, run_name: str | None) -> list[tuple[Any, Any]]:
-    """The (run, job) pairs that meet ``constraint``, by id; only those of ``run_name`` if it is given."""
-    return [(run, job) for _, run, job in Query(study, constraint, run_name).pairs()]
 
 
 def _object(connection: Connection, oid: bytes, usual: Any) -> Any:

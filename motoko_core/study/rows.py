@@ -1,7 +1,8 @@
 """A compact table of scalar values: what the index remembers of 100,000 runs and their jobs.
 
-A row is a tuple: the positions of its names, which rows with the same names share, the id of the database
-object, and the values. Strings that many rows have in common are kept once.
+A row is a tuple: the number of its shape (the names of its values, which many rows share), the id of the
+database object, and the values. Strings that many rows have in common are kept once. A tuple of nothing but
+atoms is no business of the garbage collector, which would otherwise spend more time than a selection takes.
 """
 
 from __future__ import annotations
@@ -38,20 +39,21 @@ class Unknown(Exception):
 class Row(Mapping[str, Any]):
     """The scalar values of one run or job, by name in lower case."""
 
-    __slots__ = ("_stored",)
+    __slots__ = ("_positions", "_stored")
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, positions: Positions, stored: Stored) -> None:
+        self._positions = positions
         self._stored = stored
 
     def __getitem__(self, name: str) -> Any:
-        value = self._stored[self._stored[0][name]]
+        value = self._stored[self._positions[name]]
         if value is _OPAQUE:
             raise KeyError(name)
         return value
 
     def __iter__(self) -> Iterator[str]:
         stored = self._stored
-        return (name for name, position in stored[0].items() if stored[position] is not _OPAQUE)
+        return (name for name, position in self._positions.items() if stored[position] is not _OPAQUE)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -65,13 +67,17 @@ class Rows(Mapping[int, Row]):
 
     def __init__(self) -> None:
         self._stored: dict[int, Stored] = {}
-        self._shapes: dict[tuple[str, ...], Positions] = {}
+        self._shapes: list[Positions] = []
+        self._shape_of: dict[tuple[str, ...], int] = {}
         self._strings: dict[str, dict[str, str]] = {}
         #: No id that was ever in the table is lower, or higher.
         self.lowest, self.highest = 1, 0
 
     def __getitem__(self, key: int) -> Row:
-        return Row(self._stored[key])
+        return self._row(self._stored[key])
+
+    def _row(self, stored: Stored) -> Row:
+        return Row(self._shapes[stored[0]], stored)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._stored)
@@ -89,10 +95,11 @@ class Rows(Mapping[int, Row]):
         """
         row = {name: self._compact(name, value) for name, value in values}
         names = tuple(row)
-        positions = self._shapes.get(names)
-        if positions is None:
-            positions = self._shapes[names] = {name: i for i, name in enumerate(names, _FIRST)}
-        return (positions, oid, *row.values())
+        shape = self._shape_of.get(names)
+        if shape is None:
+            shape = self._shape_of[names] = len(self._shapes)
+            self._shapes.append({name: position for position, name in enumerate(names, _FIRST)})
+        return (shape, oid, *row.values())
 
     def put(self, key: int, stored: Stored) -> None:
         """Store a row that :meth:`pack` has made."""
@@ -116,12 +123,20 @@ class Rows(Mapping[int, Row]):
     def value(self, key: int, name: str) -> Any:
         """One value of a row; None if the row lacks it, or is not there, or the value is no scalar."""
         stored = self._stored.get(key)
-        return None if stored is None else value_in(stored, name)
+        return None if stored is None else self.value_in(stored, name)
+
+    def value_in(self, stored: Stored, name: str) -> Any:
+        """The same of a row that :meth:`pack` has made."""
+        position = self._shapes[stored[0]].get(name)
+        value = None if position is None else stored[position]
+        return None if value is _OPAQUE else value
 
     def is_other(self, key: int, stored: Stored | None) -> bool:
         """Whether a row that :meth:`pack` has made, or None for none, differs from the one in the table."""
         mine = self._stored.get(key)
-        return mine != stored and (mine is None or stored is None or Row(mine) != Row(stored))
+        if mine == stored:
+            return False
+        return mine is None or stored is None or self._row(mine) != self._row(stored)
 
     def oid(self, key: Any) -> bytes | None:
         """The id of a row's object in the database; None if it is not known."""
@@ -134,7 +149,7 @@ class Rows(Mapping[int, Row]):
         :raises Unknown: from the look-up: the object has the value, and the row does not hold it.
         """
         stored = self._stored[key]
-        positions = stored[0]
+        positions = self._shapes[stored[0]]
 
         def get(name: str) -> Any:
             value = stored[positions[name]]
@@ -146,13 +161,5 @@ class Rows(Mapping[int, Row]):
 
     def differing(self, other: Rows) -> set[int]:
         """Ids of the rows that only one of two tables has, or that differ."""
-        theirs = other._stored
-        keys = self._stored.keys() | theirs.keys()
-        return {key for key in keys if self.is_other(key, theirs.get(key))}
-
-
-def value_in(stored: Stored, name: str) -> Any:
-    """One value of a row; None if the row lacks it, or the value is no scalar."""
-    position = stored[0].get(name)
-    value = None if position is None else stored[position]
-    return None if value is _OPAQUE else value
+        keys = self._stored.keys() | other._stored.keys()
+        return {key for key in keys if self.get(key) != other.get(key)}

@@ -10,7 +10,7 @@ from BlackDynamite.run_zeo import RunZEO
 from BTrees.LLBTree import LLBTree, LLTreeSet
 from ZODB.utils import u64
 
-from motoko_core.study.rows import Rows, Stored, value_in
+from motoko_core.study.rows import Rows, Stored
 from motoko_core.study.tree_keys import TreeKeys
 from motoko_core.study.values import values_of
 
@@ -141,7 +141,7 @@ class RunTable:
 
     def _load_jobs_of(self, runs: Mapping[int, Stored | None], jobs: Any) -> dict[int, Stored | None]:
         """Read those jobs of some runs that are not in the table."""
-        job_ids = {value_in(run, "job_id") for run in runs.values() if run is not None}
+        job_ids = {self.rows.value_in(run, "job_id") for run in runs.values() if run is not None}
         new = [i for i in job_ids if isinstance(i, int) and i not in self.jobs]
         return self._load(jobs, new, self.jobs, JobZEO)
 
