@@ -11,13 +11,13 @@ import keyword
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from motoko_core.errors import nearest
+from motoko_core.errors import ConfigError, nearest
 from motoko_core.study_config import (
     PARAMETER_TYPES,
     StudyConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "load_study_config",
     "load_workflow_config",
     "require_study_files",
+    "task_manager_name",
 ]
 
 DEFAULT_POLL_INTERVAL_S = 2.0
@@ -109,6 +110,20 @@ class WorkflowConfig:
     def raw(self) -> dict[str, Any]:
         """The file as plain data, which Motoko 0.1 shows as ``workflow.config``."""
         return copy.deepcopy(self._raw)
+
+
+def task_manager_name(
+    name: str, task_managers: Iterable[str], aliases: Mapping[str, str], *, where: str | None = None
+) -> str:
+    """The task manager that a name or an alias stands for.
+
+    :raises ConfigError: there is none.
+    """
+    found = aliases.get(name, name)
+    if found not in task_managers:
+        hint = nearest(name, [*task_managers, *aliases])
+        raise ConfigError(f"there is no task manager {name!r}", where=where, hint=hint)
+    return found
 
 
 def load_workflow_config(path: str | os.PathLike[str], *, reserved: Collection[str] = ()) -> WorkflowConfig:

@@ -14,6 +14,8 @@ from motoko_core.study.feed import feed_of
 from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
+    import pandas
+
     from motoko_core.task_manager import TaskManager
 
 Task: TypeAlias = tuple[Any, Any]
@@ -79,6 +81,12 @@ class RunList(Sequence[Task]):
 
     def __repr__(self) -> str:
         return f"<RunList {', '.join(f'{self._task_manager.study}.{r.id}' for r, _ in self.runs)}>"
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The tasks as a table, in the order of the list; see :meth:`TaskSelection.to_dataframe`."""
+        from motoko_core.study.table import to_dataframe
+
+        return to_dataframe(self.runs, self._task_manager.database)
 
     def __await__(self) -> Generator[Any, None, list[Task]]:
         return self._wait().__await__()
@@ -248,6 +256,18 @@ class TaskSelection(Sequence[Task]):
             return list(self._hand_out(query, run_ids[index]))
         (task,) = self._hand_out(query, (run_ids[index],))
         return task
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The tasks as a table, one row each, by run id, which is the index ``id``.
+
+        The columns are the job parameters, the entries of the run with the attributes that its script has
+        set, and the last value of each quantity (a list if it has several components; None if its file is
+        gone). A name that two of these have in common becomes ``jobs.x``, ``runs.x``, ``quantities.x``.
+        Whole numbers and truth values stay what they are beside gaps (``Int64``, ``boolean``).
+        """
+        from motoko_core.study.table import to_dataframe
+
+        return to_dataframe(self.exec(), self._task_manager.database)
 
     def __repr__(self) -> str:
         return f"<TaskSelection {self._task_manager.study}: {self._constraint.text or 'all'}>"

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from motoko_core import lifecycle
-from motoko_core.config import WorkflowConfig, load_workflow_config
+from motoko_core.config import WorkflowConfig, load_workflow_config, task_manager_name
 from motoko_core.engine.actions import (
     ALL,
     Action,
@@ -153,11 +153,7 @@ class Workflow:
 
         :raises ~motoko_core.errors.ConfigError: there is none.
         """
-        manager = self.task_managers.get(self.aliases.get(name, name))
-        if manager is None:
-            known = [*self.task_managers, *self.aliases]
-            raise ConfigError(f"there is no task manager {name!r}", where=where, hint=nearest(name, known))
-        return manager
+        return self.task_managers[task_manager_name(name, self.task_managers, self.aliases, where=where)]
 
     def get_runs(self, run_list: Iterable[str]) -> dict[str, list[Any]]:
         """Runs by their references, ``<task manager>.<run id>``, grouped by the names as they are written.

@@ -71,10 +71,14 @@ def chosen_managers(workflow: Workflow, args: argparse.Namespace) -> list[TaskMa
 
 def require_created(managers: Sequence[TaskManager]) -> None:
     """:raises ~motoko_core.errors.MotokoError: a study has no database yet."""
-    missing = [manager.study for manager in managers if not manager.database.exists]
-    if missing:
+    refuse_missing([manager.study for manager in managers if not manager.database.exists])
+
+
+def refuse_missing(studies: Sequence[str]) -> None:
+    """:raises ~motoko_core.errors.MotokoError: there are such studies."""
+    if studies:
         raise MotokoError(
-            f"the studies {', '.join(missing)} were not created yet",
+            f"the studies {', '.join(studies)} were not created yet",
             hint="`motoko create` makes all studies; `motoko run` makes those that are missing, and runs.",
         )
 

@@ -16,10 +16,13 @@ Counts = dict[str, int]
 _ORDER = (CREATED, TOBELAUNCHED, LAUNCHED, START, FINISHED)
 
 
-def by_run_name(runs: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, Counts]:
-    """run_name -> state -> number of runs."""
+def by_run_name(runs: Iterable[Mapping[str, Any]]) -> dict[str, Counts]:
+    """run_name -> state -> number of runs.
+
+    :param runs: the entries of the runs.
+    """
     found: dict[str, Counts] = {}
-    for _, entries in runs:
+    for entries in runs:
         counts = found.setdefault(str(entries.get("run_name")), {})
         state = str(entries.get("state"))
         counts[state] = counts.get(state, 0) + 1

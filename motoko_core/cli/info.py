@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.cli import counts
-from motoko_core.cli.context import chosen_managers, open_workflow, require_created
-from motoko_core.cli.output import say, table
+from motoko_core.cli.context import find_workflow_file, open_file
+from motoko_core.cli.output import complain, say, table
 from motoko_core.cli.parser import ArgumentParser, add_study, add_verbose
 from motoko_core.interfaces import CliCommand
 from motoko_core.states import is_failure
 
 if TYPE_CHECKING:
-    from motoko_core.task_manager import TaskManager
+    from motoko_core.cli.studies import Study
+    from motoko_core.study.snapshot import Snapshot
     from motoko_core.workflow import Workflow
 
 
@@ -33,49 +35,46 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    workflow = open_workflow(args)
-    managers = chosen_managers(workflow, args)
-    require_created(managers)
+    from motoko_core.cli.studies import created_studies
+
+    path = find_workflow_file(args.motoko_directory)
+    studies = created_studies(path, args.bd_study)
     if args.forwarded is not None:
-        return _forward(managers, args.forwarded)
-
-    from motoko_core.study.snapshot import runs_of, snapshot
-
+        return _forward(studies, args.forwarded)
     found, runs = {}, {}
-    for manager in managers:
-        with snapshot(manager) as base:
-            found[manager.study] = counts.by_run_name(runs_of(base))
+    for study in studies:
+        with study.snapshot() as content:
+            found[study.name] = counts.by_run_name(run.entries for run in content.runs())
             if args.verbose:
-                runs[manager.study] = _runs(base)
+                runs[study.name] = _runs(content)
     if args.json:
-        say(_json(workflow, found, runs))
+        say(_json(open_file(path), found, runs))
         return 0
     counts.show(
         (study, name, states)
         for study, names in found.items()
         for name, states in (names or {"": {}}).items()
     )
-    for study, listed in runs.items():
+    for name, listed in runs.items():
         say()
-        _show_runs(study, listed)
+        _show_runs(name, listed)
     if args.verbose:
         say()
-        for line in _background(workflow, managers):
+        for line in _background(open_file(path), list(found)):
             say(line)
     return 0
 
 
-def _forward(managers: list[TaskManager], words: list[str]) -> int:
+def _forward(studies: Iterable[Study], words: list[str]) -> int:
     import subprocess
 
-    from motoko_core.cli.output import complain
     from motoko_core.daemons import environment
 
     code = 0
-    for manager in managers:
-        complain(f"# {manager.study}")
+    for study in studies:
+        complain(f"# {study.name}")
         result = subprocess.run(
-            ["canYouDigIt", *words], cwd=manager.study_dir, env=environment(), check=False
+            ["canYouDigIt", *words], cwd=study.config.directory, env=environment(), check=False
         )
         code = code or int(result.returncode != 0)
     return code
@@ -84,17 +83,15 @@ def _forward(managers: list[TaskManager], words: list[str]) -> int:
 # ---------------------------------------------------------------------- runs
 
 
-def _runs(base: Any) -> list[dict[str, Any]]:
-    from motoko_core.study.snapshot import runs_of
-
-    jobs = base._get_jobs().entries
+def _runs(content: Snapshot) -> list[dict[str, Any]]:
     found = []
-    for run_id, entries in runs_of(base):
+    for run in content.runs():
+        entries = run.entries
         listed = {key: entries.get(key) for key in ("job_id", "run_name", "event_name", "state")}
-        job = jobs.get(entries.get("job_id"))
+        job = content.job(entries.get("job_id"))
         parameters = {} if job is None else {k: v for k, v in job.entries.items() if k != "id"}
         failure = entries.get("failure") if is_failure(entries.get("state")) else None
-        found.append({"id": run_id, **listed, "job": parameters, "failure": failure})
+        found.append({"id": run.id, **listed, "job": parameters, "failure": failure})
     return found
 
 
@@ -129,11 +126,12 @@ def _reason(failure: Any) -> str:
 # ---------------------------------------------------------------------- daemons
 
 
-def _background(workflow: Workflow, managers: list[TaskManager]) -> list[str]:
+def _background(workflow: Workflow, studies: Iterable[str]) -> list[str]:
     from motoko_core.cli.orchestrator import status_line
     from motoko_core.launch.daemon import launcher_locks
     from motoko_core.locks import holder
 
+    managers = [workflow.task_managers[study] for study in studies]
     lines = [status_line(workflow)]
     for manager, lock in zip(managers, launcher_locks(managers), strict=True):
         pid = holder(lock)

@@ -9,7 +9,19 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from motoko_core.cli import clean, completion, create, info, init, kill, launcher, orchestrator, plugins, run
+from motoko_core.cli import (
+    clean,
+    completion,
+    create,
+    info,
+    init,
+    kill,
+    launcher,
+    orchestrator,
+    plugins,
+    results,
+    run,
+)
 from motoko_core.cli.output import flush_stdout, log_lines, occupy_closed_streams, report, say, settle_stdout
 from motoko_core.cli.parser import ArgumentParser, add_verbose
 from motoko_core.interfaces import CliCommand
@@ -22,6 +34,7 @@ COMMANDS: tuple[CliCommand, ...] = (
     launcher.COMMAND,
     orchestrator.COMMAND,
     info.COMMAND,
+    results.COMMAND,
     clean.COMMAND,
     kill.COMMAND,
     plugins.COMMAND,

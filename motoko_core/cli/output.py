@@ -31,6 +31,12 @@ def say(text: str = "") -> None:
         stream.flush()
 
 
+def emit(text: str) -> None:
+    """Write a part of something long to standard output as it is; raises as :func:`say` does."""
+    with _stdout() as stream:
+        stream.write(text)
+
+
 @contextmanager
 def _stdout() -> Iterator[IO[str]]:
     if sys.stdout is None:  # what Python makes of a closed descriptor

@@ -167,15 +167,6 @@ def schema_name(study: str) -> str:
     return name.lower()
 
 
-def find_schema(schemas: Any, study: str) -> str | None:
-    """The key of an existing study's tree, whoever created it."""
-    wanted = study.lower()
-    for key in schemas:
-        if key == wanted or ("_" not in wanted and key.endswith(f"_{wanted}")):
-            return str(key)
-    return None
-
-
 def create_schema(root: Any, study: str, job_types: Mapping[str, type], run_types: Mapping[str, type]) -> str:
     """Write the tree of an empty study, as ``canYouDigIt init`` does."""
     if not hasattr(root, "schemas"):

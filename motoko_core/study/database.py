@@ -17,7 +17,8 @@ from motoko_core.session import current_session, forget
 from motoko_core.study import blackdynamite as bd
 from motoko_core.study.constraints import Names
 from motoko_core.study.index import RunIndex
-from motoko_core.study.server import Address, Server, parse_host, start_servers
+from motoko_core.study.layout import find_schema
+from motoko_core.study.server import Address, Server, start_servers, study_server
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -121,16 +122,9 @@ class StudyDatabase(Database):
     def __init__(self, name: str, config: StudyConfig, host: str | None) -> None:
         self.name = name
         self.config = config
-        place = parse_host(host) if host else config.directory
         self.directory = config.directory
         self.host = host or f"zeo://{config.directory}"
-        if isinstance(place, tuple):
-            server = Server(
-                title=f"study {name!r}", directory=self.directory / ".bd", data_name="bd.zeo", tcp=place
-            )
-        else:
-            server = Server(title=f"study {name!r}", directory=place / ".bd", data_name="bd.zeo")
-        super().__init__(server)
+        super().__init__(study_server(name, config.directory, host))
         self._schema: str | None = None
         self._index: RunIndex | None = None
 
@@ -154,7 +148,7 @@ class StudyDatabase(Database):
     def _find_schema(self, connection: Connection) -> str:
         if self._schema is None:
             schemas = getattr(connection.root, "schemas", ())
-            self._schema = bd.find_schema(schemas, self.config.name)
+            self._schema = find_schema(schemas, self.config.name)
             if self._schema is None:
                 raise StudyError(
                     f"the database at {self.server.data} holds no study {self.config.name!r}, "

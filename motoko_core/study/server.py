@@ -139,6 +139,19 @@ def parse_host(host: str) -> Path | tuple[str, int]:
     return Path(match[3]) if match[3] else (match[1], int(match[2]))
 
 
+def study_server(name: str, directory: Path, host: str | None) -> Server:
+    """The server of a study.
+
+    :param name: the task manager's name.
+    :param host: ``host:`` of motoko.yaml, or None.
+    """
+    place = parse_host(host) if host else directory
+    title = f"study {name!r}"
+    if isinstance(place, tuple):
+        return Server(title=title, directory=directory / ".bd", data_name="bd.zeo", tcp=place)
+    return Server(title=title, directory=place / ".bd", data_name="bd.zeo")
+
+
 def configured_address(config: Path) -> Address | None:
     """The address in a ``zeo.conf``; None if there is no such file."""
     try:

@@ -11,7 +11,8 @@ _OWN_ATTRIBUTES = frozenset(
 )
 
 
-def _is_value(name: str) -> bool:
+def is_value(name: str) -> bool:
+    """Whether a name in the instance dictionary of a run or a job was put there by a script."""
     return name not in _OWN_ATTRIBUTES and not name.startswith("_")
 
 
@@ -19,7 +20,7 @@ def values_of(obj: Any) -> Iterator[tuple[str, Any]]:
     """All values of a run or a job, as (name in lower case, value); an entry comes after its namesake."""
     obj._p_activate()  # reading __dict__ does not load a ghost
     for name, value in obj.__dict__.items():
-        if _is_value(name):
+        if is_value(name):
             yield name.lower(), value
     yield from obj.entries.items()
 
@@ -34,7 +35,7 @@ def getter(obj: Any) -> Callable[[str], Any]:
             return entries[name]
         except KeyError:
             for attribute, value in attributes.items():
-                if attribute.lower() == name and _is_value(attribute):
+                if attribute.lower() == name and is_value(attribute):
                     return value
             raise
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from BlackDynamite.base_zeo import BaseZEO
 
 from motoko_core.session import Session, transact, use
-from motoko_core.study.blackdynamite import find_schema, schema_name
+from motoko_core.study.blackdynamite import schema_name
+from motoko_core.study.layout import find_schema
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, states
 from tests.processes import run_python
