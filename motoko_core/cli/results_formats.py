@@ -238,7 +238,7 @@ def write_parquet(studies: Iterable[Study], target: IO[str]) -> None:
 def _array(pyarrow: Any, values: list[Any], declared: type | None) -> Any:
     types = {float: pyarrow.float64(), int: pyarrow.int64(), str: pyarrow.string(), bool: pyarrow.bool_()}
     kinds = {type(value) for value in values if value is not None}
-    kind = kinds.copy().pop() if len(kinds) == 1 else declared if not kinds else None
+    kind = next(iter(kinds)) if len(kinds) == 1 else declared if not kinds else None
     if dict not in kinds:
         with suppress(pyarrow.ArrowException, TypeError, ValueError, OverflowError):
             return pyarrow.array(values, None if kind is None else types.get(kind))

@@ -72,7 +72,7 @@ def snapshot(name: str, config: StudyConfig, host: str | None) -> Iterator[Snaps
     with ExitStack() as stack:
 
         def plain(before: bytes | None = None) -> PlainSnapshot:
-            return stack.enter_context(_plain(name, config, host, before=before))
+            return stack.enter_context(plain_snapshot(name, config, host, before=before))
 
         if not server.is_local:
             found: Snapshot = plain()
@@ -224,35 +224,43 @@ def record_of(record_id: Any, obj: Any) -> Record:
 
 
 @contextmanager
-def _plain(
-    name: str, config: StudyConfig, host: str | None, *, before: bytes | None
+def plain_snapshot(
+    name: str, config: StudyConfig, host: str | None, *, before: bytes | None = None
 ) -> Iterator[PlainSnapshot]:
+    """A study, read through ZODB.
+
+    :param before: the first transaction id that must not be seen, of a study on this machine.
+    :raises ~motoko_core.errors.StudyError: as :func:`snapshot` does.
+    """
     # Importing ZODB and BlackDynamite takes longer than reading a thousand runs without them.
     import transaction
     import ZODB
     from ZODB.FileStorage import FileStorage
     from ZODB.FileStorage.format import CorruptedError
+    from ZODB.POSException import POSError
 
     from motoko_core.study.database import StudyDatabase
 
     database = StudyDatabase(name, config, host)
     with ExitStack() as stack:
         manager = transaction.TransactionManager()
-        if database.server.is_local:
-            # Reading takes no lock; what a server is about to commit is left out.
-            try:
+        try:
+            if database.server.is_local:
+                # Reading takes no lock; what a server is about to commit is left out.
                 storage = FileStorage(str(database.server.data), read_only=True, create=False)
-            except CorruptedError as error:
-                raise StudyError(
-                    f"the database {database.server.data} is damaged: {error}",
-                    hint="What can be read of it: `python -m ZODB.fsrecover bd.zeo recovered.zeo` in its "
-                    "directory, with the server stopped.",
-                ) from error
-            db = ZODB.DB(storage, cache_size=10 * _BATCH)
-            stack.callback(db.close)
-            connection = db.open(transaction_manager=manager, before=before)
-        else:
-            stack.callback(database.close)
-            connection = database.open(manager)
-        stack.callback(connection.close)
-        yield PlainSnapshot(database.base_on(connection))
+                db = ZODB.DB(storage, cache_size=10 * _BATCH)
+                stack.callback(db.close)
+                connection = db.open(transaction_manager=manager, before=before)
+            else:
+                stack.callback(database.close)
+                connection = database.open(manager)
+            stack.callback(connection.close)
+            yield PlainSnapshot(database.base_on(connection))
+        except (CorruptedError, POSError) as error:
+            if not database.server.is_local:
+                raise
+            raise StudyError(
+                f"the database {database.server.data} is damaged: {error}",
+                hint="What can be read of it: `python -m ZODB.fsrecover bd.zeo recovered.zeo` in its "
+                "directory, with the server stopped.",
+            ) from error
