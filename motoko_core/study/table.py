@@ -65,7 +65,7 @@ class Column:
 
 
 class Header:
-    """The columns of a study's table: what is declared, and what the rows have besides.
+    """The columns of a study's table: what is declared, and what else a row has a value for.
 
     :param names: what is declared.
     """
@@ -80,7 +80,9 @@ class Header:
         for kind, names in self._names.items():
             values = getattr(row, kind)
             if not values.keys() <= names.keys():
-                names.update(dict.fromkeys(sorted(values.keys() - names.keys())))
+                # BlackDynamite leaves an attribute `t` without a value on what it creates.
+                new = (name for name in values.keys() - names.keys() if values[name] is not None)
+                names.update(dict.fromkeys(sorted(new)))
         return row
 
     def columns(self) -> list[Column]:

@@ -20,6 +20,7 @@ from motoko_plugins.generators.bash import BashGenerator
 from tests.conftest import create_tasks, orchestrate, set_state, stop_everything, write_workflow
 from tests.launching import launching, settled
 from tests.processes import run_python
+from tests.reading import read_both_ways
 
 BD_YAML = """\
 study: mult
@@ -157,6 +158,10 @@ async def test_a_study_that_blackdynamite_made_is_read_and_goes_on(directory: Pa
         run.finish()
     """
     await asyncio.to_thread(run_python, script, cwd=study)
+    found = read_both_ways(study)
+    assert [(run_id, entries["state"]) for run_id, entries, *_ in found] == [(1, "FINISHED"), (2, "CREATED")]
+    assert found[0][2]["y"] == [1, 2]
+    assert found[0][3] == {"result": str(study / "BD-mult-runs/run-1/result.csv")}
 
     workflow = Workflow(directory / "motoko.yaml")
     assert lifecycle.create_missing(workflow) == []
@@ -165,6 +170,9 @@ async def test_a_study_that_blackdynamite_made_is_read_and_goes_on(directory: Pa
     assert (run.id, job.x, run.y) == (1, 1.0, [1, 2])
     assert run.getQuantity("result").iloc[0, 1] == 4.5
     assert len(workflow.mult.select()) == 2
+    frame = workflow.mult.select().to_dataframe()
+    assert frame["result"].tolist()[0] == 4.5
+    assert "t" not in frame
     launcher = Launcher([workflow.mult], BashGenerator())
     assert launcher.managers == [workflow.mult]
     async with launching(workflow, studies=["mult"]):

@@ -94,6 +94,7 @@ def test_table_shows_what_the_session_has_changed_and_created(workflow: Workflow
         (Row({"x": 1}, {"x": 2}, {"x": 3}), ["id", "jobs.x", "runs.x", "quantities.x", "state"]),
         (Row({"x": 1}, {"y": 2}, {"b": 3, "a": 4}), ["id", "x", "y", "a", "b", "state"]),
         (Row({"id": 1, "task": 2}, {"id": 1}, {"id": 3}), ["id", "jobs.task", "quantities.id", "state"]),
+        (Row({"x": 1}, {"x": None, "t": None}, {}), ["id", "x", "state"]),
         (Row({"state": 1}, {"exec": 1}, {}), ["id", "runs.state", "jobs.state", "exec"]),
     ],
 )
