@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -189,7 +189,7 @@ class PlainSnapshot:
         ids = list(self._runs.keys(after, None, after is not None))
         for begin in range(0, len(ids), _BATCH):
             runs = [self._runs[run_id] for run_id in ids[begin : begin + _BATCH]]
-            prefetch(self._connection, runs)
+            prefetch(self._connection, runs, "entries")
             for run_id, run in zip(ids[begin:], runs, strict=False):
                 yield record_of(run_id, run)
             self._connection.cacheGC()
@@ -203,12 +203,19 @@ class PlainSnapshot:
         return None if job is None else record_of(job_id, job)
 
 
-def prefetch(connection: Any, objects: list[Any]) -> None:
-    """Have a server send runs or jobs, and their entries, together."""
-    for found in (objects, [obj.entries for obj in objects]):
-        ghosts = [obj for obj in found if getattr(obj, "_p_changed", 0) is None]
-        if len(ghosts) > 1:
-            connection.prefetch(ghosts)
+def prefetch(connection: Any, objects: Sequence[Any], *parts: str) -> None:
+    """Have a server send runs or jobs, and some of the objects that they consist of, together."""
+    _fetch(connection, objects)
+    for part in parts:
+        for obj in objects:
+            obj._p_activate()  # reading __dict__ does not load a ghost
+        _fetch(connection, [obj.__dict__.get(part) for obj in objects])
+
+
+def _fetch(connection: Any, objects: Iterable[Any]) -> None:
+    ghosts = [obj for obj in objects if getattr(obj, "_p_changed", 0) is None]
+    if len(ghosts) > 1:
+        connection.prefetch(ghosts)
 
 
 def record_of(record_id: Any, obj: Any) -> Record:

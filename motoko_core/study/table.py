@@ -140,7 +140,7 @@ def _rows_of(tasks: Sequence[tuple[Any, Any]], quantities: LastQuantities) -> It
             # New ones are in no database yet, and need not be fetched.
             stored = [obj for obj in objects if obj._p_jar is not None]
             if stored:
-                prefetch(stored[0]._p_jar, stored)
+                prefetch(stored[0]._p_jar, stored, "entries", "quantities")
         for run, job in batch:
             record = record_of(run.entries["id"], run)
             yield Row(_values(job), record.values, quantities.of(record))

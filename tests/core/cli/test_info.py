@@ -5,7 +5,9 @@ import json
 import pytest
 
 from motoko_core.cli.main import main
+from motoko_core.workflow import Workflow
 from tests.core.cli.conftest import Tiny
+from tests.processes import run_python
 
 Captured = pytest.CaptureFixture[str]
 
@@ -74,3 +76,22 @@ def test_info_forwards_to_blackdynamite(tiny: Tiny) -> None:
 
 def test_info_in_a_pipe_has_no_colours(done: Tiny) -> None:
     assert "\x1b" not in done.motoko("info", "--verbose").stdout
+
+
+def test_info_imports_neither_blackdynamite_nor_zodb(workflow: Workflow) -> None:
+    script = """
+        import sys
+        from motoko_core.cli.main import main
+
+        assert main(["-C", sys.argv[1], "info"]) == 0
+        heavy = {"BlackDynamite", "ZODB", "asyncio", "pandas"}
+        print({name.partition(".")[0] for name in sys.modules} & heavy)
+    """
+    assert run_python(script, workflow.directory).splitlines()[-1] == "set()"
+
+
+def test_info_of_an_unknown_study_names_the_nearest(workflow: Workflow, capsys: Captured) -> None:
+    assert main(["-C", workflow.directory, "info", "--bd-study", "mul"]) == 2
+    assert "Did you mean 'mult'?" in capsys.readouterr().err
+    assert main(["-C", workflow.directory, "info", "--bd-study", "plus"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("add ")
