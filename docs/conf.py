@@ -32,7 +32,7 @@ nitpicky = True
 # The build must work without a network, so references that lead out of the project are not looked up.
 nitpick_ignore_regex = [
     (r"py:.*", r"(abc|argparse|asyncio|collections|contextlib|datetime|os|pathlib|types|typing)(\..*)?"),
-    (r"py:.*", r"(BlackDynamite|ZODB|attr|attrs|persistent|pluggy|transaction)(\..*)?"),
+    (r"py:.*", r"(BlackDynamite|ZODB|attr|attrs|pandas|persistent|pluggy|transaction)(\..*)?"),
     (r"py:.*", r"(Any|Callable|Mapping|Sequence|Iterable|Iterator|Awaitable|AsyncIterator|ClassVar|Path)"),
     (r"py:.*", r"(int|str|bool|float|object|optional|TypeVar|Ellipsis|T)"),
     # Names that stand in public signatures without being part of the interface.
