@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from motoko_core.config import load_study_config
-from motoko_core.study.snapshot import FileSnapshot, Snapshot, plain_snapshot, snapshot
+from motoko_core.study.plain_snapshot import plain_snapshot
+from motoko_core.study.record import Snapshot
+from motoko_core.study.snapshot import FileSnapshot, snapshot
 
 
 def everything(content: Snapshot) -> list[Any]:

@@ -16,7 +16,7 @@ from motoko_core.states import is_failure
 
 if TYPE_CHECKING:
     from motoko_core.cli.studies import Study
-    from motoko_core.study.snapshot import Snapshot
+    from motoko_core.study.record import Snapshot
     from motoko_core.workflow import Workflow
 
 

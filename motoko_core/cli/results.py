@@ -46,7 +46,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from motoko_core.cli.results_formats import destination, writer
+    from motoko_core.cli.destination import destination
+    from motoko_core.cli.results_formats import writer
 
     path = None if args.output == _STDOUT else Path(args.output)
     write = writer(_format(args.format, path))

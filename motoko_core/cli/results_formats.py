@@ -1,4 +1,4 @@
-"""The formats of ``motoko results``, and where they go.
+"""The formats of ``motoko results``.
 
 The names of all columns are known when the last row was read. Until then csv and json keep the rows in a
 temporary file, so that the memory does not grow with the study.
@@ -9,26 +9,18 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO, Any, Protocol, TypeAlias
+from contextlib import suppress
+from typing import IO, Any, TypeAlias
 
-from motoko_core.cli.output import OutputError, columns, emit, is_terminal, plural, say, table
-from motoko_core.errors import ConfigError, MotokoError
+from motoko_core.cli.destination import Stdout, Target
+from motoko_core.cli.output import OutputError, columns, is_terminal, plural, say, table
+from motoko_core.errors import MotokoError
 from motoko_core.study.table import Column, Header, Row
 
 #: Task manager, its columns once all rows were read, its rows.
 Study: TypeAlias = tuple[str, Header, Iterable[Row]]
-
-
-class Target(Protocol):
-    """Where text goes; a file has ``buffer`` for bytes besides."""
-
-    def write(self, text: str, /) -> object: ...
 
 
 Writer: TypeAlias = Callable[[Iterable[Study], Any], None]
@@ -42,46 +34,6 @@ def writer(name: str) -> Writer:
     if name == "parquet":
         _pyarrow()
     return {"table": write_table, "csv": write_csv, "json": write_json, "parquet": write_parquet}[name]
-
-
-# ---------------------------------------------------------------------- where to
-
-
-class _Stdout:
-    def write(self, text: str) -> None:
-        emit(text)
-
-
-@contextmanager
-def destination(path: Path | None) -> Iterator[Target]:
-    """A file that appears under its name when it is complete, or standard output.
-
-    What is no plain file, such as ``/dev/null`` or a named pipe, is written as it is.
-    """
-    if path is None:
-        yield _Stdout()
-        return
-    if path.is_dir():
-        raise ConfigError(f"{path} is a directory", where="--output", hint="Name a file in it.")
-    path = path.resolve()  # of a link, the file is replaced
-    plain = path.is_file() or not path.exists()
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp") if plain else path
-    try:
-        try:
-            with draft.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                yield file
-            if plain:
-                if path.exists():
-                    shutil.copymode(path, draft)
-                draft.replace(path)
-        finally:
-            if plain:
-                with suppress(FileNotFoundError):
-                    draft.unlink()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 # ---------------------------------------------------------------------- rows that wait
@@ -197,7 +149,7 @@ def write_table(studies: Iterable[Study], target: Target) -> None:
         cells = [[_text(column.of(row)) for column in shown] for row in rows]
         labels = [column.label for column in shown]
         title = f"{name}: {plural(len(rows), 'task')}"
-        if isinstance(target, _Stdout) and is_terminal():
+        if isinstance(target, Stdout) and is_terminal():
             say(("\n" if number else "") + title)
             table(labels, cells)
             continue

@@ -9,8 +9,9 @@ import attrs
 
 from motoko_core.cli.context import refuse_missing
 from motoko_core.config import StudyConfig, load_study_config, load_workflow_config, task_manager_name
+from motoko_core.study.record import Snapshot
 from motoko_core.study.server import study_server
-from motoko_core.study.snapshot import Snapshot, snapshot
+from motoko_core.study.snapshot import snapshot
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from motoko_core.study.snapshot import Record
+from motoko_core.study.record import Record
 
 logger = logging.getLogger("motoko")
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from motoko_core.study.plain_snapshot import prefetch, record_of
 from motoko_core.study.quantities import LastQuantities
-from motoko_core.study.snapshot import prefetch, record_of
 
 if TYPE_CHECKING:
     import pandas
 
     from motoko_core.study.constraints import Constraint, Names
     from motoko_core.study.database import StudyDatabase
-    from motoko_core.study.snapshot import Snapshot
+    from motoko_core.study.record import Snapshot
 
 _FIRST = ("id", "job_id", "run_name", "state")
 #: Entries that say how a run was made and executed; they come last.

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from motoko_core.session import transact
+from motoko_core.study.plain_snapshot import record_of
 from motoko_core.study.quantities import LastQuantities
-from motoko_core.study.snapshot import Record, record_of
+from motoko_core.study.record import Record
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks
 
