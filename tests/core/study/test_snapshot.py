@@ -234,7 +234,8 @@ def test_file_that_is_torn_at_the_end_is_read_as_zodb_reads_it(study: Path, data
 
 def read(study: Path) -> None:
     """Read all of a study that is damaged. FileStorage does not close a file that it refuses."""
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
         try:
             with snapshot("it", load_study_config(study), None) as content:
                 everything(content)
