@@ -21,8 +21,6 @@ from motoko_core.study.table import Column, Header, Row
 
 #: Task manager, its columns once all rows were read, its rows.
 Study: TypeAlias = tuple[str, Header, Iterable[Row]]
-
-
 Writer: TypeAlias = Callable[[Iterable[Study], Any], None]
 
 
