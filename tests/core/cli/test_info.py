@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -78,7 +79,11 @@ def test_info_in_a_pipe_has_no_colours(done: Tiny) -> None:
     assert "\x1b" not in done.motoko("info", "--verbose").stdout
 
 
-def test_info_imports_neither_blackdynamite_nor_zodb(workflow: Workflow) -> None:
+def test_info_imports_neither_blackdynamite_nor_zodb(make_workflow: Callable[..., Workflow]) -> None:
+    workflow = make_workflow()
+    for manager in workflow.task_managers.values():
+        manager.database.server.directory.mkdir(mode=0o700)
+        manager.database.create()
     script = """
         import sys
         from motoko_core.cli.main import main

@@ -7,9 +7,10 @@ import decimal
 import gc
 import os
 import shutil
+import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,38 @@ from BTrees.OOBTree import OOBTree
 from persistent.list import PersistentList
 from ZODB.FileStorage import FileStorage
 
+from motoko_core import lifecycle
 from motoko_core.config import load_study_config
 from motoko_core.errors import StudyError
 from motoko_core.session import transact
 from motoko_core.study import record_file
 from motoko_core.study.snapshot import FileSnapshot, snapshot
 from motoko_core.workflow import Workflow
-from tests.conftest import create_tasks, set_state
+from tests.conftest import create_tasks, set_state, stop_everything, write_workflow
 from tests.reading import everything, read_both_ways
 
+YAML = "task_managers: {mult: }\norchestrator: orchestrator.main\n"
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, 6)
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    """A workflow of this module's own: others leave values in the shared one that do not equal themselves."""
+    directory = Path(tempfile.mkdtemp(prefix="mtk-"))
+    workflow = Workflow(write_workflow(directory, studies=("mult",), yaml=YAML))
+    lifecycle.create_missing(workflow)
+    yield directory
+    stop_everything(workflow)
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def workflow(directory: Path, request: pytest.FixtureRequest) -> Iterator[Workflow]:
+    workflow = Workflow(directory / "motoko.yaml")
+    workflow.run_name = request.node.name
+    yield workflow
+    transaction.abort()
+    lifecycle.disconnect(workflow)
 
 
 def change(workflow: Workflow, reference: str, **attributes: Any) -> None:
