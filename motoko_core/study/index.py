@@ -7,20 +7,26 @@ number of runs. Who selects in a session trusts it for the runs that look the sa
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import transaction
+from ZODB.utils import p64, u64
 
 from motoko_core.interfaces import RunChange
+from motoko_core.study.record_file import RecordFile, Unexpected
 from motoko_core.study.rows import Rows
 from motoko_core.study.run_table import RunTable, States
 
 if TYPE_CHECKING:
     from motoko_core.study.database import StudyDatabase
+
+logger = logging.getLogger("motoko.index")
 
 Listener = Callable[[Sequence[RunChange]], None]
 
@@ -53,13 +59,12 @@ class RunIndex:
             self._manager.begin()
             study.base_on(self._connection)
             self._table = self._filled()
-            self._polled = []
             self._manager.abort()
         except BaseException:
             self._manager.abort()
             self.close()
             raise
-        self._log_start = self._storage._start
+        self._log_start = self.snapshot
 
     # ------------------------------------------------------------------ reading
 
@@ -81,7 +86,8 @@ class RunIndex:
     @property
     def snapshot(self) -> bytes:
         """The end of what was taken in: transactions before it are."""
-        return self._storage._start  # type: ignore[no-any-return]
+        start: bytes = self._storage._start
+        return max(start, self._table.end)
 
     def states(self, run_name: str | None) -> dict[str | None, int]:
         """Number of runs by state, of one run_name or of all."""
@@ -127,10 +133,10 @@ class RunIndex:
         """Take in what was committed before ``start``."""
         # ZEO's network thread tells its readers one after the other: for a moment a session can be ahead.
         end = time.monotonic() + _CATCH_UP_S
-        while start > self._storage._start and time.monotonic() < end:
+        while start > self.snapshot and time.monotonic() < end:
             time.sleep(0.0005)
             self.refresh()
-        return bool(start <= self._storage._start)
+        return start <= self.snapshot
 
     def touched(self, oids: set[bytes], runs: Any, jobs: Any) -> set[int]:
         """Ids of the runs that a session sees otherwise because it has changed these objects.
@@ -182,15 +188,30 @@ class RunIndex:
             before = self._table.update(set(self._polled))
         if len(self._log) == self._log.maxlen:
             self._log_start = self._log[0][0]
-        self._log.append((self._storage._start, frozenset(before)))
+        self._log.append((self.snapshot, frozenset(before)))
         return [
             RunChange(run_id=i, before=before[i], after=self.rows.value(i, "state")) for i in sorted(before)
         ]
 
     def _filled(self) -> RunTable:
+        if self._study.server.is_local:
+            try:
+                return self._filled_from_file()
+            except (Unexpected, OSError) as error:
+                logger.debug("%s is read through its server: %s", self._study.server.data, error)
         table = RunTable(self._connection)
         table.fill()
         return table
+
+    def _filled_from_file(self) -> RunTable:
+        with closing(RecordFile(self._study.server.data)) as file:
+            table = RunTable(self._connection)
+            table.fill_from(file, self._study.config.name)
+            # What the file is ahead of us will be announced; it is read again then.
+            table.end = p64(u64(file.last) + 1)
+            if table.end < self._storage._start:
+                raise Unexpected("it is not the file of the server")
+            return table
 
     # ------------------------------------------------------------------ announcements
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+
+from motoko_core.study.record_file import ROOT, RecordFile, Reference, Unexpected
 
 
 def find_schema(schemas: Iterable[str], study: str) -> str | None:
@@ -12,3 +15,28 @@ def find_schema(schemas: Iterable[str], study: str) -> str | None:
         if key == wanted or ("_" not in wanted and key.endswith(f"_{wanted}")):
             return str(key)
     return None
+
+
+def trees_of(file: RecordFile, study: str) -> tuple[Reference, Reference]:
+    """Where a study's runs and jobs are in its file.
+
+    :raises Unexpected: there is no such study in it, or nothing is where it should be.
+    """
+
+    def entries(tree: Any) -> Reference:
+        if type(tree) is not Reference:
+            raise Unexpected(f"{tree!r} instead of a tree")
+        found = file.state(tree)[0].get("entries")
+        if type(found) is not Reference:
+            raise Unexpected(f"{found!r} instead of the entries of a tree")
+        return found
+
+    try:
+        schemas = dict(file.items(entries(file.state(ROOT)[0]["data"]["schemas"])))
+        schema = find_schema(schemas, study)
+        if schema is None:
+            raise Unexpected(f"no study {study!r} in it")
+        tree = dict(file.items(entries(schemas[schema])))
+        return entries(tree["runs"]), entries(tree["jobs"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unexpected(f"its trees: {error!r}") from error

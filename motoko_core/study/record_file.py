@@ -14,7 +14,7 @@ import os
 import pickle
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,10 @@ _HIGHEST_ID = 2**27
 
 _TREE, _BUCKET = ("BTrees.OOBTree", "OOBTree"), ("BTrees.OOBTree", "OOBucket")
 #: Classes of objects that are only walked through; importing them takes longer than reading 10,000 runs.
+RUN, JOB = ("BlackDynamite.run_zeo", "RunZEO"), ("BlackDynamite.job", "JobZEO")
 _WALKED = {
     *(_TREE, _BUCKET, ("BTrees.OOBTree", "OOSet"), ("persistent.mapping", "PersistentMapping")),
-    ("BlackDynamite.lowercase_btree", "PersistentLowerCaseBTree"),
-    *(("BlackDynamite.run_zeo", "RunZEO"), ("BlackDynamite.job", "JobZEO")),
+    *(("BlackDynamite.lowercase_btree", "PersistentLowerCaseBTree"), RUN, JOB),
 }
 
 
@@ -143,13 +143,17 @@ class RecordFile:
 
     def state(self, reference: Reference) -> tuple[Any, int]:
         """An object's state, and the number of links to other objects in it."""
+        _, state, links = self.load(reference)
+        return state, links
+
+    def load(self, reference: Reference) -> tuple[Any, Any, int]:
+        """An object's class as (module, name) if it is one of BlackDynamite's, its state, and its links."""
         try:
-            _, state, links = self._load(reference)
+            return self._load(reference)
         except Unexpected:
             raise
         except Exception as error:  # unpickling may raise anything
             raise Unexpected(f"object {reference.oid}: {error!r}") from error
-        return state, links
 
     def _load(self, reference: Reference) -> tuple[Any, Any, int]:
         place = self._places[reference.oid]
@@ -168,28 +172,36 @@ class RecordFile:
 
     def items(self, tree: Reference) -> Iterator[tuple[Any, Any]]:
         """(key, value) of a tree, by key; values are :class:`Reference` where they are objects."""
+        for _, keys, values in self.buckets(tree):
+            yield from zip(keys, values, strict=True)
+
+    def buckets(self, tree: Reference) -> Iterator[tuple[int | None, Sequence[Any], Sequence[Any]]]:
+        """(object id, keys, values) of a tree's buckets, in order; the id is None of one inside the tree."""
         try:
-            kind, state, links = self._load(tree)
+            kind, state, links = self.load(tree)
             if kind != _TREE:
                 raise Unexpected(f"{kind!r} instead of a tree")
             if state is None:
                 return
+            place: Reference | None = None
             if len(state) == 1:  # a small tree keeps its only bucket inside
                 bucket, following = _checked(state[0][0], links)
             else:
+                place = state[1]
                 bucket, following = self._bucket(state[1])
             while True:
-                yield from zip(bucket[::2], bucket[1::2], strict=True)
+                yield None if place is None else place.oid, bucket[::2], bucket[1::2]
                 if following is None:
                     return
-                bucket, following = self._bucket(following)
+                place = following
+                bucket, following = self._bucket(place)
         except Unexpected:
             raise
         except Exception as error:
             raise Unexpected(f"a tree: {error!r}") from error
 
     def _bucket(self, reference: Reference) -> tuple[Any, Reference | None]:
-        kind, state, links = self._load(reference)
+        kind, state, links = self.load(reference)
         if kind != _BUCKET:
             raise Unexpected(f"{kind!r} instead of a bucket")
         return _checked(state, links)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from BlackDynamite.job import JobZEO
 from BlackDynamite.run_zeo import RunZEO
 from BTrees.LLBTree import LLBTree, LLTreeSet
-from ZODB.utils import u64
+from ZODB.utils import p64, u64
 
+from motoko_core.study.layout import trees_of
+from motoko_core.study.record_file import JOB, RUN, RecordFile, Reference, Unexpected
 from motoko_core.study.rows import Rows, Stored
 from motoko_core.study.tree_keys import TreeKeys
-from motoko_core.study.values import values_of
+from motoko_core.study.values import is_value, values_of
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -33,6 +35,8 @@ class RunTable:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        #: The id after the last transaction that is in it, if that is more than the connection sees.
+        self.end = b""
         self.rows, self.jobs = Rows(), Rows()
         self.groups: dict[tuple[Any, Any], set[int]] = {}
         #: Runs whose job was deleted: no selection gives them.
@@ -78,6 +82,24 @@ class RunTable:
         return found.union(*map(self.runs_of, oids))
 
     # ------------------------------------------------------------------ reading
+
+    def fill_from(self, file: RecordFile, study: str) -> None:
+        """Read everything into an empty table, from the database's file: ten times as fast as from a server.
+
+        :param study: ``study:`` of bd.yaml.
+        :raises Unexpected: something in the file is not as usual. The table is to be thrown away.
+        """
+        runs, jobs = trees_of(file, study)
+        reader = _FileReader(file)
+        places = {
+            job_id: job for job_id, job in reader.references(jobs, self._job_keys) if isinstance(job_id, int)
+        }
+        for run_id, run in reader.references(runs, self._run_keys):
+            found = reader.read(run, run_id, RUN, self.rows, self._run_of)
+            job_id = self.rows.value_in(found, "job_id")
+            if job_id in places and job_id not in self.jobs:
+                self.jobs.put(job_id, reader.read(places[job_id], job_id, JOB, self.jobs, self._job_of))
+            self._enter_runs({run_id: found})
 
     def fill(self) -> None:
         """Read everything into an empty table."""
@@ -187,6 +209,37 @@ class RunTable:
         ghosts = [obj for obj in objects if getattr(obj, "_p_changed", 0) is None]
         if len(ghosts) > 1:
             self._connection.prefetch(ghosts)
+
+
+class _FileReader:
+    """Reads runs and jobs from a file as :meth:`RunTable._load` does from a connection."""
+
+    def __init__(self, file: RecordFile) -> None:
+        self._file = file
+
+    def references(self, tree: Reference, keys: TreeKeys) -> Iterator[tuple[int, Reference]]:
+        """(id, place) of the records in a tree; its buckets are noted."""
+        for oid, ids, places in self._file.buckets(tree):
+            if oid is not None:
+                keys.note(p64(oid))
+            yield from zip(ids, places, strict=True)
+
+    def read(self, place: Reference, key: int, usual: Any, rows: Rows, owner: LLBTree) -> Stored:
+        kind, state, _ = self._file.load(place)
+        if not isinstance(state, dict):
+            raise Unexpected(f"a record with the state {state!r}")
+        owner[place.oid] = key
+        values = [(name.lower(), value) for name, value in state.items() if is_value(name)]
+        entries = state.get("entries")
+        if type(entries) is Reference:
+            owner[entries.oid] = key
+            for oid, names, of_names in self._file.buckets(entries):
+                if oid is not None:
+                    owner[oid] = key
+                values += zip(names, of_names, strict=True)
+        else:
+            values += dict(entries or {}).items()
+        return rows.pack(p64(place.oid) if kind == usual else None, values)
 
 
 def _parts(obj: Any) -> Iterator[int]:

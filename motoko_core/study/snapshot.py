@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.errors import StudyError
-from motoko_core.study.layout import find_schema
+from motoko_core.study.layout import trees_of
 from motoko_core.study.plain_snapshot import PlainSnapshot, plain_snapshot
 from motoko_core.study.record import Record, Snapshot
-from motoko_core.study.record_file import ROOT, RecordFile, Reference, Unexpected
+from motoko_core.study.record_file import RecordFile, Reference, Unexpected
 from motoko_core.study.server import study_server
 from motoko_core.study.values import is_value
 
@@ -63,15 +63,7 @@ class FileSnapshot:
     def __init__(self, file: RecordFile, study: str, plain: Callable[[bytes], PlainSnapshot]) -> None:
         self._file = file
         self._open_plain = plain
-        try:
-            schemas = dict(file.items(self._entries(self._state(ROOT)["data"]["schemas"])))
-            schema = find_schema(schemas, study)
-            if schema is None:
-                raise Unexpected(f"no study {study!r} in it")
-            tree = dict(file.items(self._entries(schemas[schema])))
-            self._runs, self._jobs = self._entries(tree["runs"]), self._entries(tree["jobs"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise Unexpected(f"the tree of a study: {error!r}") from error
+        self._runs, self._jobs = trees_of(file, study)
 
     def runs(self) -> Iterator[Record]:
         last = None
@@ -114,18 +106,6 @@ class FileSnapshot:
         except Unexpected:
             run = self._plain.run(run_id)
             return {} if run is None else run.quantities
-
-    def _state(self, reference: Reference) -> Any:
-        return self._file.state(reference)[0]
-
-    def _entries(self, tree: Any) -> Reference:
-        """Where the entries are, of one of BlackDynamite's own trees."""
-        if type(tree) is not Reference:
-            raise Unexpected(f"{tree!r} instead of a tree")
-        entries = self._state(tree).get("entries")
-        if type(entries) is not Reference:
-            raise Unexpected(f"{entries!r} instead of the entries of a tree")
-        return entries
 
     @cached_property
     def _places_of_jobs(self) -> dict[Any, Reference]:

@@ -32,6 +32,10 @@ class TreeKeys:
             bucket = bucket._next
         return keys
 
+    def note(self, bucket: bytes) -> None:
+        """Note one bucket of a tree that is read otherwise."""
+        self._buckets.add(bucket)
+
     def moved(self, tree: Any, oids: set[bytes], known: Rows) -> set[int]:
         """Keys that came in or went out; the buckets are noted as they are now.
 

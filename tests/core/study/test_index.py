@@ -245,7 +245,7 @@ def test_nothing_is_lost_when_the_server_goes_away_while_it_is_read(
     def gone(*_: object) -> None:
         raise ClientDisconnected
 
-    for method in ("_load", "fill"):
+    for method in ("_load", "fill_from"):
         monkeypatch.setattr(RunTable, method, gone)
         with pytest.raises(ClientDisconnected):
             follower.index.refresh()
