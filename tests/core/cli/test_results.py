@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from motoko_core.cli.main import main
 from motoko_core.cli.results_formats import write_csv, write_json
@@ -93,10 +94,9 @@ def test_table_leaves_out_how_runs_were_executed(results: Callable[..., str], ta
 
 
 def test_parquet_keeps_types(results: Callable[..., str], tasks: list[str], tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "found.parquet"
     results("-o", str(path), "--task", "mult")
-    found = pyarrow.read_table(path)
+    found = parquet.read_table(path)
     types = {name: str(found.schema.field(name).type) for name in ("id", "x", "state", "start_time", "n")}
     assert types["id"] == "int64"
     assert types["x"] == "double"
@@ -105,19 +105,18 @@ def test_parquet_keeps_types(results: Callable[..., str], tasks: list[str], tmp_
     assert found.column("y").to_pylist()[0] is None
     assert found.column("x").to_pylist() == [1.5, 2.5]
     results("-o", str(path))
-    assert pyarrow.read_table(path).column("task").to_pylist() == ["mult", "mult", "add"]
+    assert parquet.read_table(path).column("task").to_pylist() == ["mult", "mult", "add"]
 
 
 def test_parquet_keeps_what_it_has_no_type_for_as_json(
     workflow: Workflow, results: Callable[..., str], tmp_path: Path
 ) -> None:
-    pyarrow = pytest.importorskip("pyarrow.parquet")
     first, second = create_tasks(workflow, x=[1.0, 2.0])
     set_state(workflow, first, "FAILED", failure={"reason": "LOST"}, mixed=1)
     set_state(workflow, second, "START", mixed="word")
     path = tmp_path / "found.parquet"
     results("-o", str(path), "--task", "mult")
-    found = pyarrow.read_table(path)
+    found = parquet.read_table(path)
     assert found.column("failure").to_pylist() == ['{"reason": "LOST"}', None]
     assert found.column("mixed").to_pylist() == ["1", "word"]
 
