@@ -9,8 +9,9 @@ import pytest
 from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core.interfaces import RunChange
-from motoko_core.session import transact
+from motoko_core.session import Session, transact, use
 from motoko_core.study.index import RunIndex
+from motoko_core.study.record_file import RecordFile, Unexpected
 from motoko_core.study.run_table import RunTable
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, set_state
@@ -252,6 +253,70 @@ def test_nothing_is_lost_when_the_server_goes_away_while_it_is_read(
     monkeypatch.undo()
     set_state(follower.workflow, second, "FINISHED")
     assert follower.hear() == [(number(first), "CREATED", "START"), (number(second), "CREATED", "FINISHED")]
+
+
+# ------------------------------------------------------------------ filling
+
+
+def test_table_is_the_same_from_the_file_and_from_the_server(follower: Follower) -> None:
+    workflow, index = follower.workflow, follower.index
+    first, *others = create_tasks(workflow, x=[float(i) for i in range(100)])
+    set_state(workflow, first, "START")
+    change(workflow, first, lambda run: run.entries.update({f"e{i:03}": [i] for i in range(100)}))
+    change(workflow, others[0], lambda run: setattr(run, "Y", 2.0))
+    change(workflow, others[1], lambda run: setattr(run, "y", [2.0]))
+    delete(workflow, *others[2:60])
+    index.refresh()
+    index._manager.begin()
+    from_file = index._filled_from_file()
+    from_server = RunTable(index._connection)
+    from_server.fill()
+    index._manager.abort()
+    for name in ("rows", "jobs", "groups", "jobless"):
+        assert getattr(from_file, name) == getattr(from_server, name)
+    for name in ("_run_of", "_job_of"):
+        assert list(getattr(from_file, name).items()) == list(getattr(from_server, name).items())
+    assert set(from_file._runs_of_job) == set(from_server._runs_of_job)
+    for keys in ("_run_keys", "_job_keys"):
+        assert getattr(from_file, keys)._buckets == getattr(from_server, keys)._buckets
+    assert {i: from_file.rows.oid(i) for i in from_file.rows} == {
+        i: from_server.rows.oid(i) for i in from_server.rows
+    }
+
+
+def test_file_that_cannot_be_read_quickly_is_no_obstacle(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_tasks(workflow, x=[1, 2])
+
+    def refuse(*_: object) -> None:
+        raise Unexpected("it is odd")
+
+    monkeypatch.setattr(RunTable, "fill_from", refuse)
+    index = RunIndex(workflow.mult.database)
+    assert index.rows == workflow.mult.database.index.rows
+    index.close()
+
+
+def test_index_is_ahead_of_its_client_and_no_session_is_told_nonsense(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file has what the client will be told of in a moment."""
+    (reference,) = create_tasks(workflow, x=1)
+
+    def open_late(path: Any) -> RecordFile:
+        set_state(workflow, reference, "START")
+        return RecordFile(path)
+
+    with use(Session("before")) as session:
+        assert [run.state for run, _ in workflow.mult.select()] == ["CREATED"]
+        monkeypatch.setattr("motoko_core.study.index.RecordFile", open_late)
+        index = RunIndex(workflow.mult.database)
+        assert index.rows[number(reference)]["state"] == "START"
+        start = session.connection(workflow.mult.database)._storage._start
+        assert number(reference) in index.changed_since(start)
+        assert index.snapshot > start
+        index.close()
 
 
 # ------------------------------------------------------------------ telling
