@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 from motoko_core.errors import RunFailed, TaskError
 from motoko_core.session import Session, current_session
 from motoko_core.states import is_active, is_failure
-from motoko_core.study.feed import feed_of
+from motoko_core.study.feed import SAFETY_S, feed_of
 from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
@@ -97,10 +98,12 @@ class RunList(Sequence[Task]):
         session = current_session()
         session.checkpoint()
         with feed_of(manager.database) as feed, feed.watching(ids) as watcher:
+            await feed.current()  # the index knows what was just committed
             left = look = frozenset(ids)
             while left := left - {run_id for run_id in sorted(look) if _is_done(manager, run_id)}:
                 with _waiting(session, _some(manager, left)):
                     look = await watcher.changed() & left
+                    await session.ready()
         session.checkpoint()
         return self.runs
 
@@ -112,9 +115,7 @@ def _some(manager: TaskManager, run_ids: frozenset[int]) -> str:
 
 
 def _is_done(manager: TaskManager, run_id: int) -> bool:
-    index = manager.database.index
-    index.refresh()
-    row = index.rows.get(run_id)
+    row = manager.database.index.rows.get(run_id)
     if row is None:
         raise TaskError(f"the run {manager.study}.{run_id} was deleted while it was awaited")
     if is_active(row.get("state")):
@@ -169,25 +170,33 @@ class TaskSelectionEval:
         return self._wait().__await__()
 
     async def _wait(self) -> list[Task]:
-        import asyncio
-
         session = current_session()
+        something = asyncio.Event()
         with ExitStack() as stack:
             feeds = [stack.enter_context(feed_of(manager.database)) for manager in self._managers]
+            changes = [stack.enter_context(feed.changes(something.set)) for feed in feeds]
             stack.enter_context(_waiting(session, self._text))
             while True:
+                await asyncio.sleep(0)  # who awaits in a loop lets others work
                 # Whoever changes a run from here on wakes us, also between the look and the wait.
-                waits = [asyncio.ensure_future(feed.wait()) for feed in feeds]
-                try:
-                    await asyncio.sleep(0)
-                    session.checkpoint()
-                    found: list[Task] = self()
-                    if found:
-                        return found
-                    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for wait in waits:
-                        wait.cancel()
+                something.clear()
+                for consumer in changes:
+                    consumer.take()
+                session.checkpoint()
+                found: list[Task] = self()
+                if found:
+                    return found
+                await _happens(something, SAFETY_S)
+                await session.ready()
+
+
+async def _happens(event: asyncio.Event, timeout_s: float) -> None:
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        # Not wait_for: in Python 3.10 and 3.11 it can lose a cancellation.
+        await asyncio.wait({waiting}, timeout=timeout_s)
+    finally:
+        waiting.cancel()
 
 
 @contextmanager

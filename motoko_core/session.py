@@ -189,6 +189,9 @@ class Session:
             self._sweep_at = 2 * len(self._handed) + _HANDED
         return handed
 
+    async def ready(self) -> None:
+        """Return when the databases answer: what is synchronous may be begun."""
+
     def begin(self) -> None:
         self.manager.begin()
         self._active = True

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from motoko_core.errors import ActionError
+from motoko_core.study import feed as feeds
+from motoko_core.study import threads
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S
 
-#: Turns of the event loop in which everything that was announced has been looked at.
+#: Turns of the event loop in which everything that was taken in has been looked at.
 _TURNS = 60
 
 
@@ -40,8 +42,18 @@ class Clock:
 
 async def settle() -> None:
     """Let the engine do all that it has to do now."""
-    for _ in range(_TURNS):
+    quiet = 0
+    while quiet < _TURNS:
         await asyncio.sleep(0)
+        quiet = 0 if _is_busy() else quiet + 1
+
+
+def _is_busy() -> bool:
+    """Whether something goes on beside the loop that will be heard of in it."""
+    loop = asyncio.get_running_loop()
+    if any(future.get_loop() is loop for future in threads.under_way):
+        return True
+    return any(feed.is_behind for (of, _), feed in feeds._feeds.items() if of is loop)
 
 
 async def until(condition: Callable[[], Any]) -> None:

@@ -123,9 +123,9 @@ async def until(
     manager = workflow.task_managers[reference.rpartition(".")[0]]
 
     async def look() -> dict[str, Any]:
-        with feed_of(manager.database) as feed:
+        with feed_of(manager.database) as feed, feed.changes() as changes:
             while not condition(entries := entries_of(workflow, reference)):
-                await feed.wait(timeout_s=1000)
+                await anext(changes)
             return entries
 
     return await asyncio.wait_for(look(), TIMEOUT_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.engine.actions import accepted_arguments
@@ -53,10 +53,13 @@ def handle(
     manager: TaskManager,
     run_ids: Sequence[int],
     handlers: Sequence[ErrorHandler],
+    decided: MutableMapping[int, int],
     wall_clock: Callable[[], float] = time.time,
 ) -> None:
     """Decide about runs that have failed, and write the decisions down.
 
+    :param decided: run id -> the attempt whose failure was decided about; brought up to date. A run that was
+        retried and has failed again may look as if it had been failed all the time.
     :raises WorkflowAborted: a handler said so.
     """
 
@@ -71,6 +74,9 @@ def handle(
             if (run.entries.get("failure") or {}).get("ignored"):
                 continue  # decided, by an earlier orchestrator perhaps
             failure = failure_of(manager, run)
+            if decided.get(run_id) == failure.attempt:
+                continue
+            now_decided[run_id] = failure.attempt
             decision = decide(handlers, failure)
             if isinstance(decision, Abort):
                 aborts.append(f"{failure.task} ({failure.reason}) {decision.message}".strip())
@@ -78,7 +84,9 @@ def handle(
                 _apply(manager, run, failure, decision, wall_clock())
         return aborts
 
+    now_decided: dict[int, int] = {}
     aborts = transact(f"error handlers of {manager.study}", work)
+    decided.update(now_decided)
     if aborts:
         raise WorkflowAborted(
             "an error handler ended the workflow because of " + "; ".join(aborts),

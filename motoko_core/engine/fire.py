@@ -72,6 +72,7 @@ class Firings:
         try:
             watches = self._lookout.beside(first)
             for watch in watches[watches.index(first) :] if first in watches else ():
+                await engine.servers.ready()
                 now = engine.clock()
                 if not self._is_due(watch, now):
                     continue

@@ -8,10 +8,13 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from motoko_core.engine.blame import UNDOING, is_conflict
 from motoko_core.session import MAX_ATTEMPTS, Session, backoff_s, current_session, give_up, use
+
+if TYPE_CHECKING:
+    from motoko_core.engine.servers import Servers
 
 logger = logging.getLogger("motoko")
 T = TypeVar("T")
@@ -35,6 +38,12 @@ class EngineSession(Session):
         self.conflict: Exception | None = None
         #: The work has set ``workflow.finished``.
         self.sets_finished = False
+        #: Waits until the servers answer.
+        self.servers: Servers | None = None
+
+    async def ready(self) -> None:
+        if self.servers is not None:
+            await self.servers.ready()
 
     def commit(self) -> None:
         if self.revoked:
@@ -116,6 +125,7 @@ async def in_session(
         async with contextlib.AsyncExitStack() as stack:
             if attempt > 1:
                 await stack.enter_async_context(lane.turn(session, attempt))
+            await session.ready()
             stack.enter_context(use(session))
             try:
                 leaving: SystemExit | None = None

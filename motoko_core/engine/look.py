@@ -38,6 +38,13 @@ class Lookout:
         if study is not None:
             self._changed[study].update(run_ids)
 
+    def note_everything(self, study: str) -> None:
+        """Any run of a study may have changed."""
+        self._anything = True
+        for registration in self._registrations.values():
+            if study in registration.watches:
+                registration.watches[study].complete = False
+
     @property
     def is_behind(self) -> bool:
         """Whether there are changes that were not looked at yet."""
@@ -97,8 +104,6 @@ class Lookout:
         true_now: list[Watch] = []
         changed = self._no_changes()
         try:
-            for manager in self._workflow.task_managers.values():
-                manager.database.index.refresh()
             changed, self._changed = self._changed, changed
             anything, self._anything = self._anything or tick, False
             with use(EngineSession("the conditions")) as session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,14 @@ from motoko_core.engine.blame import blaming, is_about_failed_runs
 from motoko_core.engine.fire import Firings
 from motoko_core.engine.firing import EngineSession, call
 from motoko_core.engine.look import Lookout
+from motoko_core.engine.servers import Servers
 from motoko_core.engine.stall import StallDetector
 from motoko_core.engine.work import Work
 from motoko_core.errors import WorkflowAborted
-from motoko_core.interfaces import ErrorHandler, RunChange
-from motoko_core.states import is_active, is_failure
-from motoko_core.study.feed import feed_of
+from motoko_core.interfaces import ErrorHandler
+from motoko_core.states import FAILURES, is_active, is_failure
+from motoko_core.study.changes import Batch, Changes
+from motoko_core.study.feed import ChangeFeed, feed_of, fill_indexes
 
 if TYPE_CHECKING:
     from motoko_core.journal import Journal
@@ -31,9 +33,8 @@ logger = logging.getLogger("motoko")
 
 #: How long user code that is not waiting for tasks may go on after ``workflow.finished = True``.
 _GRACE_S = 10.0
-#: All runs are compared with the database once in so many seconds, and for at most this part of the time.
+#: All runs are compared with the database once in so many seconds.
 _RESCAN_S = 3600.0
-_RESCAN_SHARE = 0.05
 
 
 class Engine:
@@ -69,11 +70,13 @@ class Engine:
         self._stall = StallDetector(self)
         self._main_task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._stopped = False
+        self.servers = Servers((), ())
+        self._feeds: dict[TaskManager, ChangeFeed] = {}
+        self._changes: dict[TaskManager, Changes] = {}
         #: Runs that say that they failed, and of which the launcher is to say why.
         self._unsettled: dict[TaskManager, set[int]] = {m: set() for m in workflow.task_managers.values()}
-        #: Failed runs about which every handler has had its say.
-        self._for_good: set[tuple[TaskManager, int]] = set()
+        #: Failed runs about which every handler has had its say, and in which attempt they had failed.
+        self._for_good: dict[TaskManager, dict[int, int]] = {m: {} for m in workflow.task_managers.values()}
         self._next_rescan = self.clock() + _RESCAN_S
 
     # ------------------------------------------------------------------ running
@@ -84,11 +87,18 @@ class Engine:
         :raises MotokoError: what ended it otherwise.
         """
         loop = asyncio.get_running_loop()
+        managers = self.workflow.task_managers.values()
+        await fill_indexes(manager.database for manager in managers)
         with ExitStack() as stack:
-            for manager in self.workflow.task_managers.values():
-                feed = stack.enter_context(feed_of(manager.database))
-                stack.callback(feed.subscribe(self._subscriber(manager)))
+            for manager in managers:
+                feed = self._feeds[manager] = stack.enter_context(feed_of(manager.database))
+                self._changes[manager] = stack.enter_context(feed.changes(self.wake))
             stack.callback(self.workflow.vars.watch(self._threadsafe_note(loop)))
+            databases = [*(manager.database for manager in managers), self.workflow.vars.database]
+            self.servers = Servers(list(self._feeds.values()), databases)
+            for feed in self._feeds.values():
+                await feed.current()
+            await self.servers.ready()
             self._ask_about_earlier_failures(self.handlers)
             self._main_task = self.work.spawn(lambda: self._main(main))
             try:
@@ -100,19 +110,22 @@ class Engine:
                     await self.work.cancel(self.work.tasks.keys() - self.work.error_handlers)
                     await self._loop(self._error_handlers_were_heard, only_error_handlers=True)
             finally:
-                self._stopped = True
                 await self.work.cancel(self.work.tasks)
         if self.error is not None:
             raise self.error
 
     async def _loop(self, is_over: Callable[[], bool], *, only_error_handlers: bool = False) -> None:
         next_tick = self.clock()
-        while not is_over():
+        while True:
+            await self._until_ready(or_ending=not only_error_handlers)
+            if is_over():
+                return
             now = self.clock()
             tick = now >= next_tick
             if tick:
                 next_tick = now + self.poll_interval
                 self._now_and_then(now)
+            self._hear()
             self._look(now, tick=tick, only_error_handlers=only_error_handlers)
             if is_over():
                 return
@@ -120,6 +133,22 @@ class Engine:
                 self.fail(stalled)
                 return
             await self._sleep(min([next_tick, *self._dues(now)]) - self.clock())
+
+    async def _until_ready(self, *, or_ending: bool) -> None:
+        """Until the servers answer. What ends the workflow does not wait for them."""
+        if self.servers.are_ready:
+            return
+        ready = asyncio.ensure_future(self.servers.ready())
+        try:
+            while not ready.done() and not (or_ending and self.is_ending):
+                woken = asyncio.ensure_future(self._wake.wait())
+                await asyncio.wait({ready, woken}, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                self._wake.clear()  # we look in any case
+            if ready.done():
+                ready.result()
+        finally:
+            ready.cancel()
 
     def _look(self, now: float, *, tick: bool, only_error_handlers: bool) -> None:
         true_now = self.lookout.look(now, tick=tick, only_error_handlers=only_error_handlers)
@@ -155,44 +184,48 @@ class Engine:
         self.wake()
 
     def _threadsafe_note(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+        pulse = self.workflow.vars.database.pulse
+
         def note() -> None:
+            pulse.heard()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._note)
 
         return note
 
-    def _subscriber(self, manager: TaskManager) -> Callable[[Sequence[RunChange]], None]:
-        def changed(changes: Sequence[RunChange]) -> None:
-            if self._stopped:
-                return
-            self.lookout.note(manager.study, (change.run_id for change in changes))
-            self._note()
-            failed = self._failed(manager, changes)
-            if failed:
-                self._ask(self.handlers, manager, failed)
+    def _hear(self) -> None:
+        """Take in which runs have changed."""
+        for manager, changes in self._changes.items():
+            batch = changes.take()
+            if batch:
+                self._take_in(manager, batch)
+
+    def _take_in(self, manager: TaskManager, batch: Batch) -> None:
+        if batch.rescan:
+            self.lookout.note_everything(manager.study)
+        self.lookout.note(manager.study, (change.run_id for change in batch))
+        self._note()
+        failed = self._failed(manager, batch)
+        if failed:
+            self._ask(self.handlers, manager, failed, self._for_good[manager])
+            self._feeds[manager].wake(failed)
+        if batch.changes:
             self.workflow.plugins.observe(
-                "motoko_runs_changed", workflow=self.workflow, task_manager=manager, changes=changes
+                "motoko_runs_changed", workflow=self.workflow, task_manager=manager, changes=batch.changes
             )
 
-        return changed
-
-    def _failed(self, manager: TaskManager, changes: Sequence[RunChange]) -> list[int]:
+    def _failed(self, manager: TaskManager, batch: Batch) -> list[int]:
         """Runs whose failure is to be decided about now: when the launcher has written the reason."""
-        rows, unsettled = manager.database.index.rows, self._unsettled[manager]
-        failed = []
-        for change in changes:
-            was_unsettled = change.run_id in unsettled
+        index, unsettled = manager.database.index, self._unsettled[manager]
+        failed = {change.run_id for change in batch if is_failure(change.after)}
+        for change in batch:
             unsettled.discard(change.run_id)
-            if not is_failure(change.after):
-                self._for_good.discard((manager, change.run_id))
-                continue
-            if is_failure(change.before) and not was_unsettled:
-                continue
-            if manager.is_settling(rows.get(change.run_id, {})):
-                unsettled.add(change.run_id)
-            else:
-                failed.append(change.run_id)
-        return failed
+            if change.run_id not in failed:
+                self._for_good[manager].pop(change.run_id, None)
+        if batch.rescan:
+            failed |= index.candidates(states=FAILURES)
+        unsettled |= {run_id for run_id in failed if manager.is_settling(index.rows.get(run_id, {}))}
+        return sorted(failed - unsettled)
 
     def _now_and_then(self, now: float) -> None:
         """What does not depend on announcements: they are hints, and a launcher can die."""
@@ -200,12 +233,12 @@ class Engine:
             if unsettled and not self.workflow.has_launcher():
                 failed = sorted(unsettled)
                 unsettled.clear()
-                self._ask(self.handlers, manager, failed)
-                feed_of(manager.database).wake(failed)
+                self._ask(self.handlers, manager, failed, self._for_good[manager])
+                self._feeds[manager].wake(failed)
         if now >= self._next_rescan:
-            for manager in self.workflow.task_managers.values():
-                manager.database.index.rescan()
-            self._next_rescan = now + max(_RESCAN_S, (self.clock() - now) / _RESCAN_SHARE)
+            self._next_rescan = now + _RESCAN_S
+            for feed in self._feeds.values():
+                feed.rescan()
 
     # ------------------------------------------------------------------ the end
 
@@ -223,11 +256,17 @@ class Engine:
         if not all(action.is_error_handler for action in actions):
             return False
         # Error handlers alone cannot finish a workflow: it ends when no task is left that could fail.
-        return not actions or not (self.lookout.is_behind or self.work.tasks or self.has_active_runs())
+        return not actions or not (self.is_behind or self.work.tasks or self.has_active_runs())
 
     def _error_handlers_were_heard(self) -> bool:
         """Failed runs end the workflow also through whoever awaits them; their handlers come first."""
-        return not self.work.error_handlers and not self.lookout.is_behind
+        return not self.work.error_handlers and not self.is_behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something has happened that was not looked at yet."""
+        feeds = self._feeds.values()
+        return self.lookout.is_behind or any(self._changes.values()) or any(f.is_behind for f in feeds)
 
     def has_active_runs(self) -> bool:
         """Whether a run of this workflow waits for a launcher, or is in hand."""
@@ -243,6 +282,8 @@ class Engine:
         end, error = self.clock() + _GRACE_S, self.error
         while self.work.tasks and not self.work.all_wait() and self.clock() < end:
             await self._sleep(0.05)
+            if self.servers.are_ready:
+                self._hear()
             if self.error is not error or not self._is_over():
                 return  # it failed; or what set `finished` was in a conflict, and is tried again
 
@@ -277,7 +318,7 @@ class Engine:
 
     def is_undecided(self, manager: TaskManager, run_id: int) -> bool:
         """Whether handlers have still to be asked about a failed run."""
-        return bool(self.handlers) and (manager, run_id) not in self._for_good
+        return bool(self.handlers) and run_id not in self._for_good[manager]
 
     def add_handler(self, handler: ErrorHandler) -> None:
         """Ask one more handler, after the others, also about what has failed before."""
@@ -286,18 +327,24 @@ class Engine:
 
     def _ask_about_earlier_failures(self, handlers: Sequence[ErrorHandler]) -> None:
         for manager in self.workflow.task_managers.values():
-            rows = manager.database.index.rows
-            failed = [i for i, row in list(rows.items()) if is_failure(row.get("state"))]
+            failed = manager.database.index.candidates(states=FAILURES)
             if failed:
-                self._ask(handlers, manager, failed)
+                self._ask(handlers, manager, sorted(failed), {})
 
-    def _ask(self, handlers: Sequence[ErrorHandler], manager: TaskManager, run_ids: Sequence[int]) -> None:
-        self._for_good.update((manager, run_id) for run_id in run_ids)
-        if not handlers:
-            return
-        functions = [handler.decide for handler in handlers]
-        try:
-            with blaming("an error handler", self.workflow.configuration.directory, *functions):
-                failures.handle(manager, run_ids, handlers)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  raised by run(), after everything stopped
-            self.fail(error)
+    def _ask(
+        self,
+        handlers: Sequence[ErrorHandler],
+        manager: TaskManager,
+        run_ids: Sequence[int],
+        decided: MutableMapping[int, int],
+    ) -> None:
+        """:param decided: run id -> the attempt whose failure these handlers know already."""
+        if handlers:
+            functions = [handler.decide for handler in handlers]
+            try:
+                with blaming("an error handler", self.workflow.configuration.directory, *functions):
+                    failures.handle(manager, run_ids, handlers, decided)
+            except (Exception, SystemExit) as error:  # noqa: BLE001  raised by run(), after everything stopped
+                self.fail(error)
+        for run_id in run_ids:
+            self._for_good[manager].setdefault(run_id, decided.get(run_id, 0))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from motoko_core.errors import WorkflowStalled
 from motoko_core.selection import describe_failure
 from motoko_core.session import Session, use
-from motoko_core.states import is_failure
+from motoko_core.states import FAILURES
 
 if TYPE_CHECKING:
     from motoko_core.engine.loop import Engine
@@ -42,6 +42,8 @@ class StallDetector:
 
     def _can_go_on(self) -> bool:
         engine = self._engine
+        if engine.is_behind:
+            return True
         if engine.has_active_runs():
             self._warn_without_launcher()
             return True
@@ -72,11 +74,10 @@ class StallDetector:
                 states = index.states(workflow.run_name)
                 counts = ", ".join(f"{n} {state}" for state, n in sorted(states.items(), key=str))
                 lines.append(f"{manager.study}: {counts or 'no runs'}")
-                for run_id, row in sorted(index.rows.items()):
-                    if is_failure(row.get("state")) and row.get("run_name") == workflow.run_name:
-                        run = manager.base._get_runs().entries.get(run_id)
-                        if run is not None:
-                            lines.append(describe_failure(manager, run))
+                for run_id in sorted(index.candidates(frozenset({workflow.run_name}), FAILURES)):
+                    run = manager.base._get_runs().entries.get(run_id)
+                    if run is not None:
+                        lines.append(describe_failure(manager, run))
         return WorkflowStalled(
             "nothing can happen any more: no task is active, no callback is at work, and the workflow is not "
             "finished\n  " + "\n  ".join(lines),

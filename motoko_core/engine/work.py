@@ -80,6 +80,7 @@ class Work:
             self.sessions.difference_update(mine)
             session = make(text)
             session.journal = self._engine.journal
+            session.servers = self._engine.servers
             session.task = asyncio.current_task()
             session.revoked = session.task in self._cancelled
             mine.append(session)

@@ -23,9 +23,11 @@ from motoko_core.launch import records, workspace
 from motoko_core.launch.queue import WaitingRuns
 from motoko_core.session import transact
 from motoko_core.states import ACTIVE, CREATED, FAILURES, is_active
-from motoko_core.study.feed import feed_of
+from motoko_core.study.changes import Changes
+from motoko_core.study.feed import ChangeFeed, feed_of, fill_indexes
 
 if TYPE_CHECKING:
+    from motoko_core.study.pulse import Pulse
     from motoko_core.task_manager import TaskManager
 
 logger = logging.getLogger("motoko.launcher")
@@ -62,22 +64,25 @@ class Launcher:
         self.keep_jobs = keep_jobs
         machines = records.machine_names()
         self._waiting = {manager: WaitingRuns(manager, machines, wall_clock) for manager in managers}
+        self._feeds: dict[TaskManager, ChangeFeed] = {}
+        self._changes: dict[TaskManager, Changes] = {}
         self._jobs: dict[str, tuple[TaskManager, LaunchTask]] = {}
         self._tags: dict[tuple[TaskManager, int], str] = {}
         self._ends: list[Ended] = []
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Work until :meth:`stop` is called.
 
         :raises MotokoError: the generator gave up.
         """
+        await fill_indexes(manager.database for manager in self.managers)
         with ExitStack() as stack:
             for manager in self.managers:
-                feed = stack.enter_context(feed_of(manager.database))
-                stack.callback(feed.subscribe(self._waiting[manager].changed))
-                stack.callback(feed.subscribe(lambda _: self._wake.set()))
+                feed = self._feeds[manager] = stack.enter_context(feed_of(manager.database))
+                changes = self._changes[manager] = stack.enter_context(feed.changes(self._wake.set))
+                changes.put(rescan=True)
             listener = asyncio.create_task(self._listen())
             try:
                 await self._recover()
@@ -91,9 +96,8 @@ class Launcher:
                 await asyncio.gather(listener, return_exceptions=True)
 
     async def _work(self, listener: asyncio.Task[None]) -> None:
-        for waiting in self._waiting.values():
-            waiting.fill()
         while not self._stopping:
+            self._take_in()
             await self._settle()
             launched = [manager for manager in self.managers if await self._launch(manager)]
             # The others are asked first next time: one study's runs do not take every free processor.
@@ -110,8 +114,23 @@ class Launcher:
 
     def stop(self) -> None:
         """End :meth:`run` soon."""
-        self._stopping = True
+        self._stop.set()
         self._wake.set()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def _take_in(self) -> None:
+        """Take in which runs have changed."""
+        for manager, changes in self._changes.items():
+            if self._feeds[manager].is_reading:
+                continue  # the index is being written; we are woken when it is done
+            batch = changes.take()
+            if batch.rescan:
+                self._waiting[manager].fill()
+            else:
+                self._waiting[manager].changed(batch.changes)
 
     async def _sleep(self, listener: asyncio.Task[None]) -> None:
         waker = asyncio.create_task(self._wake.wait())
@@ -124,8 +143,8 @@ class Launcher:
             waker.cancel()
         self._wake.clear()
         if not done and timeout == _SAFETY_S:
-            for waiting in self._waiting.values():
-                waiting.fill()
+            for changes in self._changes.values():
+                changes.put(rescan=True)
 
     async def _listen(self) -> None:
         async for ended in self.generator.ended():
@@ -239,6 +258,10 @@ class Launcher:
         """Wait for the jobs whose runs are over already: their scripts are about to exit."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _GRACE_S
+        current = [asyncio.ensure_future(feed.current()) for feed in self._feeds.values()]
+        await asyncio.wait(current, timeout=_GRACE_S)
+        for waiting in current:
+            waiting.cancel()
         while True:
             await self._settle()
             over = [tag for tag, (manager, task) in self._jobs.items() if _is_over(manager, task)]
@@ -304,15 +327,33 @@ class Launcher:
         :raises ClientDisconnected: the server does not answer, and the launcher is to stop.
         """
         delay_s, longest_s = _RECONNECT_S
+        pulse = manager.database.pulse
         while True:
+            if not pulse.is_fresh:
+                await self._answered(pulse)
             try:
                 return transact(f"launcher of {manager.study}: {what}", work)
             except ClientDisconnected:
                 if self._stopping:
                     raise
-                logger.warning("%s does not answer; trying again", manager.database.server.title)
+                pulse.lost()
                 await asyncio.sleep(delay_s)
                 delay_s = min(longest_s, 2 * delay_s)
+
+    async def _answered(self, pulse: Pulse) -> None:
+        """Wait for a server: nothing synchronous is begun while it is silent, or the loop would hang."""
+        answering = asyncio.ensure_future(pulse.answered())
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                await asyncio.wait({answering}, timeout=_GRACE_S)
+            if not answering.done():
+                raise ClientDisconnected("the server does not answer")
+            answering.result()
+        finally:
+            answering.cancel()
+            stopping.cancel()
 
 
 def _refused(tag: str) -> Ended:
@@ -322,5 +363,4 @@ def _refused(tag: str) -> Ended:
 def _is_over(manager: TaskManager, task: LaunchTask) -> bool:
     """Whether the run of a job has got its last state."""
     index = manager.database.index
-    index.refresh()
     return not is_active(index.rows.value(task.run_id, "state"))

@@ -18,6 +18,7 @@ from motoko_core.study import blackdynamite as bd
 from motoko_core.study.constraints import Names
 from motoko_core.study.index import RunIndex
 from motoko_core.study.layout import find_schema
+from motoko_core.study.pulse import Pulse
 from motoko_core.study.server import Address, Server, start_servers, study_server
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Database:
     def __init__(self, server: Server, *, commit_order: int = 0) -> None:
         self.server = server
         self.commit_order = commit_order
+        #: Whether the server answers.
+        self.pulse = Pulse(self)
         self._db: ZODB.DB | None = None
         self._lock = threading.RLock()
 
@@ -88,8 +91,23 @@ class Database:
     def is_connected(self) -> bool:
         return self._db is not None
 
+    def hang_up(self) -> None:
+        """Break the connection for good: a thread that waits for a paused server holds locks."""
+        if self._db is not None:
+            self._db.storage.close()
+
+    def ping(self) -> None:
+        """Return when the server has answered, however long that takes; at once when not connected.
+
+        :raises ~ZEO.Exceptions.ClientDisconnected: the connection was lost, and no new one was made in time.
+        """
+        ping = self._db.storage.ping if self._db is not None else None
+        if ping is not None:
+            ping()
+
     def close(self) -> None:
         """Disconnect; a later use connects again."""
+        self.hang_up()
         with self._lock:
             if self._db is not None:
                 forget(self)
@@ -175,6 +193,7 @@ class StudyDatabase(Database):
         return Names(jobs={**bd.JOB_TYPES, **self.config.job}, runs=runs)
 
     def close(self) -> None:
+        self.hang_up()
         with self._lock:
             if self._index is not None:
                 self._index.close()

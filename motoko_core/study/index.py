@@ -52,6 +52,9 @@ class RunIndex:
         self._polled: list[bytes] | None = []
         self._announcing: list[Callable[[], None]] = []
         self._hook()
+        #: How often announcements were lost: then a run that looks as before may have changed all the same.
+        self.losses = 0
+        self._has_lost = False
         self._log: deque[tuple[bytes, frozenset[int]]] = deque(maxlen=_LOG_LENGTH)
         self._log_start = b""
         self.listeners: list[Listener] = []
@@ -59,6 +62,7 @@ class RunIndex:
             self._manager.begin()
             study.base_on(self._connection)
             self._table = self._filled()
+            self._has_lost = False
             self._manager.abort()
         except BaseException:
             self._manager.abort()
@@ -160,7 +164,11 @@ class RunIndex:
             finally:
                 # What was announced and could not be read (the server went away) must be looked for.
                 self._polled = None if lost else []
+                self._has_lost |= lost
                 self._manager.abort()
+            if self._has_lost:
+                self._has_lost = False
+                self.losses += 1
             for listener in list(self.listeners):
                 if changes:
                     listener(changes)
@@ -174,6 +182,7 @@ class RunIndex:
 
     def _poll_and_keep(self) -> list[bytes] | None:
         oids: list[bytes] | None = self._poll()
+        self._has_lost |= oids is None
         if oids is None or self._polled is None:
             self._polled = None
         else:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from motoko_core import selection
 from motoko_core.errors import ConstraintError, RunFailed, TaskError
 from motoko_core.session import Session, transact, use
 from motoko_core.study import feed
@@ -18,7 +19,8 @@ from tests.conftest import TIMEOUT_S, create_tasks, set_state
 @pytest.fixture(autouse=True)
 def _no_safety_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """A waiter that is not woken hangs, and the test with it."""
-    monkeypatch.setattr(feed.ChangeFeed.wait, "__defaults__", (None, 10 * TIMEOUT_S))
+    monkeypatch.setattr(selection, "SAFETY_S", 10 * TIMEOUT_S)
+    monkeypatch.setattr(feed.Watcher.changed, "__defaults__", (10 * TIMEOUT_S,))
 
 
 def ids(pairs: Any) -> list[int]:
