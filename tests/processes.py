@@ -8,6 +8,10 @@ import sys
 import textwrap
 from pathlib import Path
 
+import psutil
+
+from motoko_core.study.database import Database
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,3 +33,10 @@ def run_python(script: str, *arguments: object, cwd: Path | str | None = None) -
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
+
+
+def runzeo(database: Database) -> psutil.Process:
+    """The server process of a database, below its zdaemon."""
+    processes = database.server.daemon.processes()
+    (server,) = (p for p in processes if any(Path(w).name == "runzeo" for w in p.cmdline()[1:2]))
+    return server

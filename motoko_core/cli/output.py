@@ -129,10 +129,21 @@ class _Nowhere:
 _NOWHERE = _Nowhere()
 
 
+#: They write tracebacks of their own about what they raise as well, above all when a server goes away.
+_LIBRARIES = ("txn", "ZEO", "ZODB")
+
+
 @contextmanager
 def log_lines(level: int) -> Iterator[None]:
-    """Write Motoko's log messages from ``level`` on to standard error, as plain lines."""
+    """Write Motoko's log messages from ``level`` on to standard error, as plain lines.
+
+    The databases' libraries are only heard from ``DEBUG`` on.
+    """
     logger = logging.getLogger("motoko")
+    quiet = [logging.getLogger(name) for name in _LIBRARIES if level > logging.DEBUG]
+    levels = [library.level for library in quiet]
+    for library in quiet:
+        library.setLevel(logging.CRITICAL + 1)
     handler = _Lines()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     before = logger.level, logger.propagate
@@ -144,6 +155,8 @@ def log_lines(level: int) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.level, logger.propagate = before
+        for library, earlier in zip(quiet, levels, strict=True):
+            library.setLevel(earlier)
 
 
 # ---------------------------------------------------------------------- errors

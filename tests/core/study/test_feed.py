@@ -6,23 +6,23 @@ import asyncio
 import gc
 import signal
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import psutil
 import pytest
 from ZEO.Exceptions import ClientDisconnected
+from ZODB.POSException import POSError
 
 from motoko_core import lifecycle
 from motoko_core.daemons import is_gone, wait_until
 from motoko_core.interfaces import RunChange
 from motoko_core.session import Session, transact, use
 from motoko_core.study import feed as feed_module
-from motoko_core.study.feed import feed_of
+from motoko_core.study.changes import Batch
+from motoko_core.study.feed import ChangeFeed, feed_of, window_s
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
-from tests.processes import run_python
+from tests.processes import run_python, runzeo
 
 #: Longer than any test may take: nobody gets here by waiting.
 FOREVER_S = 100 * TIMEOUT_S
@@ -36,91 +36,77 @@ async def soon(awaitable: Any) -> Any:
     return await asyncio.wait_for(awaitable, TIMEOUT_S)
 
 
-async def test_waiter_is_woken_by_a_commit(workflow: Workflow) -> None:
+async def last_state(changes: Any, run_id: int) -> tuple[str | None, str | None]:
+    """The next change of a run, merged with those that come with it."""
+    async for batch in changes:
+        for change in batch:
+            if change.run_id == run_id:
+                return change.before, change.after
+    raise AssertionError("the feed ended")
+
+
+async def test_a_commit_is_announced(workflow: Workflow) -> None:
     (reference,) = create_tasks(workflow, x=1)
-    with feed_of(workflow.mult.database) as feed:
-        waiter = asyncio.ensure_future(feed.wait(number(reference), FOREVER_S))
-        await asyncio.sleep(0)
+    with feed_of(workflow.mult.database) as feed, feed.changes() as changes:
+        await soon(feed.current())
+        changes.take()
         set_state(workflow, reference, "START")
-        await soon(waiter)
-    assert workflow.mult.database.index.rows[number(reference)]["state"] == "START"
+        assert await soon(last_state(changes, number(reference))) == ("CREATED", "START")
+        assert workflow.mult.database.index.rows[number(reference)]["state"] == "START"
 
 
-async def test_waiter_is_woken_by_another_process(workflow: Workflow) -> None:
+async def test_a_commit_of_another_process_is_announced(workflow: Workflow) -> None:
     (reference,) = create_tasks(workflow, x=1)
     script = """
         import sys, BlackDynamite as BD
         BD.Base(host="zeo://" + sys.argv[1], study="mult").runs[int(sys.argv[2])].start()
     """
     study = workflow.mult.study_dir
-    with feed_of(workflow.mult.database) as feed:
-        waiter = asyncio.ensure_future(feed.wait(number(reference), FOREVER_S))
+    with feed_of(workflow.mult.database) as feed, feed.watching([number(reference)]) as watcher:
         await asyncio.to_thread(run_python, script, study, number(reference), cwd=study)
-        await soon(waiter)
+        assert await soon(watcher.changed(FOREVER_S)) == {number(reference)}
 
 
-async def test_waiter_for_one_run_sleeps_while_others_change(workflow: Workflow) -> None:
+async def test_watcher_of_one_run_sleeps_while_others_change(workflow: Workflow) -> None:
     first, second = create_tasks(workflow, x=[1, 2])
-    with feed_of(workflow.mult.database) as feed:
-        one = asyncio.ensure_future(feed.wait(number(first), FOREVER_S))
-        any_run = asyncio.ensure_future(feed.wait(None, FOREVER_S))
-        await asyncio.sleep(0)
-        set_state(workflow, second, "START")
-        await soon(any_run)
-        assert not one.done()
-        set_state(workflow, first, "START")
-        await soon(one)
-
-
-async def test_waiter_is_woken_when_its_own_process_looks_first(workflow: Workflow) -> None:
-    (reference,) = create_tasks(workflow, x=1)
-    with feed_of(workflow.mult.database) as feed:
-        waiter = asyncio.ensure_future(feed.wait(number(reference), FOREVER_S))
-        await asyncio.sleep(0)
-        set_state(workflow, reference, "START")
-        workflow.mult.database.index.refresh()  # a selection does this; the announcement finds nothing new
-        await soon(waiter)
-
-
-async def test_waiter_is_woken_when_another_thread_looks_first(workflow: Workflow) -> None:
-    (reference,) = create_tasks(workflow, x=1)
-    with feed_of(workflow.mult.database) as feed:
-        # The announcement must not wake it in this test.
-        feed._scheduled = True
-        threads: list[int] = []
-        feed.subscribe(lambda _: threads.append(threading.get_ident()))
-        waiter = asyncio.ensure_future(feed.wait(number(reference), FOREVER_S))
-        await asyncio.sleep(0)
-
-        def change_and_look() -> None:
-            set_state(workflow, reference, "START")
-            workflow.mult.database.index.refresh()
-
-        await asyncio.to_thread(change_and_look)
-        await soon(waiter)
-    assert threads == [threading.get_ident()]
-
-
-async def test_subscriber_hears_before_the_waiters_until_it_stops(workflow: Workflow) -> None:
-    (reference,) = create_tasks(workflow, x=1)
-    heard: list[tuple[str | None, str | None]] = []
-    with feed_of(workflow.mult.database) as feed:
-
-        def subscriber(changes: Sequence[RunChange]) -> None:
+    with feed_of(workflow.mult.database) as feed, feed.changes() as changes:
+        await soon(feed.current())
+        changes.take()
+        with feed.watching([number(first)]) as watcher:
+            waiter = asyncio.ensure_future(watcher.changed(FOREVER_S))
+            set_state(workflow, second, "START")
+            await soon(last_state(changes, number(second)))
             assert not waiter.done()
-            heard.extend((change.before, change.after) for change in changes)
+            set_state(workflow, first, "START")
+            assert await soon(waiter) == {number(first)}
+        assert not feed._watchers
 
-        stop = feed.subscribe(subscriber)
-        waiter = asyncio.ensure_future(feed.wait(number(reference), FOREVER_S))
-        await asyncio.sleep(0)
-        set_state(workflow, reference, "START")
-        await soon(waiter)
-        stop()
-        waiter = asyncio.ensure_future(feed.wait(number(reference), FOREVER_S))
-        await asyncio.sleep(0)
-        set_state(workflow, reference, "FINISHED")
-        await soon(waiter)
-    assert heard == [("CREATED", "START")]
+
+async def test_changes_reach_the_loop_in_their_order_whoever_looks(workflow: Workflow) -> None:
+    """A selection in the loop or in another thread finds them before the feed does."""
+    (reference,) = create_tasks(workflow, x=1)
+    index = workflow.mult.database.index
+    threads: list[int] = []
+    with feed_of(workflow.mult.database) as feed:
+        await soon(feed.current())
+        feed._resting = True  # the feed itself does not look in this test
+        with feed.changes(lambda: threads.append(threading.get_ident())) as changes:
+
+            def change_and_look() -> None:
+                set_state(workflow, reference, "START")
+                index.refresh()
+
+            thread = threading.Thread(target=change_and_look)
+            thread.start()
+            thread.join()  # the loop has not heard of it yet
+            set_state(workflow, reference, "FINISHED")
+            index.refresh()
+            assert await soon(anext(changes)) == Batch(changes=changes_of(reference, "CREATED", "FINISHED"))
+    assert set(threads) == {threading.get_ident()}
+
+
+def changes_of(reference: str, before: str, after: str) -> Any:
+    return (RunChange(run_id=number(reference), before=before, after=after),)
 
 
 async def test_feed_is_shared_and_ends_with_its_last_user(workflow: Workflow) -> None:
@@ -137,7 +123,8 @@ async def test_feed_is_shared_and_ends_with_its_last_user(workflow: Workflow) ->
 
 
 async def test_feed_can_be_left_after_the_study_was_closed(workflow: Workflow) -> None:
-    with feed_of(workflow.mult.database):
+    with feed_of(workflow.mult.database) as feed:
+        await soon(feed.current())
         workflow.mult.database.close()
 
 
@@ -146,35 +133,142 @@ async def test_safety_look_finds_what_was_not_announced(
 ) -> None:
     (reference,) = create_tasks(workflow, x=1)
     index = workflow.mult.database.index
-    with feed_of(workflow.mult.database) as feed:
+    with feed_of(workflow.mult.database) as feed, feed.watching([number(reference)]) as watcher:
+        await soon(feed.current())
         monkeypatch.setattr(index, "_announcing", [])
         set_state(workflow, reference, "START")
-        await soon(feed.wait(number(reference), timeout_s=0))
+        assert await soon(watcher.changed(timeout_s=0)) == {number(reference)}
+        await soon(feed.current())
         assert index.rows[number(reference)]["state"] == "START"
         monkeypatch.undo()
 
 
-async def test_feed_tries_again_while_the_server_does_not_answer(
-    workflow: Workflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+# ---------------------------------------------------------------------- gathering
+
+
+class Later:
+    """``call_later``, with the time in the hands of the test."""
+
+    def __init__(self, feed: ChangeFeed) -> None:
+        self.pending: list[Callable[[], None]] = []
+        feed._later = lambda seconds, f: self.pending.append(f)
+
+    def pass_by(self) -> None:
+        pending, self.pending = self.pending, []
+        for f in pending:
+            f()
+
+
+def test_window_is_a_multiple_of_what_a_look_costs_up_to_a_limit() -> None:
+    assert window_s(0.001) == pytest.approx(0.004)
+    assert window_s(0.0) == 0.0
+    assert window_s(3.0) == 0.05
+
+
+async def test_a_burst_is_a_few_batches_and_a_single_change_is_delivered_at_once(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "_RECONNECT_S", 0)
+    """Ten thousand changes in two hundred commits of another process; the window ends when it has ended."""
+    references = create_tasks(workflow, x=[float(x) for x in range(500)])
+    script = """
+        import sys, BlackDynamite as BD, transaction
+        runs = BD.Base(host="zeo://" + sys.argv[1], study="mult").runs
+        first, last = int(sys.argv[2]), int(sys.argv[3])
+        for turn in range(20):
+            for begin in range(first, last + 1, 50):
+                for i in range(begin, min(begin + 50, last + 1)):
+                    runs[i].entries["state"] = "LAST" if turn == 19 else f"STEP {turn}"
+                transaction.commit()
+    """
+    with feed_of(workflow.mult.database) as feed, feed.changes() as changes:
+        await soon(feed.current())
+        later = Later(feed)
+        feed._resting = False
+        changes.take()
+        ids = [number(reference) for reference in references]
+        set_state(workflow, references[0], "START")
+        assert await soon(last_state(changes, ids[0])) == ("CREATED", "START")  # nobody waited for the window
+
+        study = workflow.mult.study_dir
+        await asyncio.to_thread(run_python, script, study, ids[0], ids[-1], cwd=study)
+        assert not changes
+        later.pass_by()
+        batch = await soon(anext(changes))
+        assert {change.run_id: change.after for change in batch} == dict.fromkeys(ids, "LAST")
+        later.pass_by()
+        await soon(feed.current())
+        assert not changes.take().changes
+
+
+async def test_consumer_that_does_not_keep_up_is_told_to_look_at_everything(workflow: Workflow) -> None:
+    references = create_tasks(workflow, x=[float(x) for x in range(8)])
+    with feed_of(workflow.mult.database) as feed:
+        await soon(feed.current())
+        with feed.changes(limit=5) as slow, feed.changes() as quick:
+            for reference in references:
+                set_state(workflow, reference, "START")
+                await soon(feed.current())
+            assert slow.take().rescan
+            assert len(quick.take().changes) == 8
+
+
+# ---------------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize("error", [ClientDisconnected(), POSError("damaged")])
+async def test_feed_tries_again_while_the_server_does_not_answer(
+    workflow: Workflow,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    monkeypatch.setattr(feed_module, "_RETRY_S", 0)
     (reference,) = create_tasks(workflow, x=1)
     index = workflow.mult.database.index
-    take_in, failures = index._take_in, iter([True, True])
+    with feed_of(workflow.mult.database) as feed, feed.changes() as changes:
+        await soon(feed.current())
+        changes.take()
+        take_in, failures = index._take_in, iter([True, True, True])
 
-    def flaky() -> Any:
-        if next(failures, False):
-            raise ClientDisconnected
-        return take_in()
+        def flaky() -> Any:
+            if next(failures, False):
+                raise error
+            return take_in()
 
-    monkeypatch.setattr(index, "_take_in", flaky)
-    with feed_of(workflow.mult.database) as feed:
-        failures = iter([True, True])
-        waiter = asyncio.ensure_future(feed.wait(number(reference), FOREVER_S))
-        await asyncio.sleep(0)
+        monkeypatch.setattr(index, "_take_in", flaky)
         set_state(workflow, reference, "START")
-        await soon(waiter)
-    assert "cannot be read (ClientDisconnected" in caplog.text
+        batch = await soon(anext(changes))
+        assert batch.rescan  # what was announced was lost
+        assert [change.after for change in batch] == ["START"]
+    said = "does not answer" if isinstance(error, ClientDisconnected) else "cannot be read (POSError"
+    assert caplog.text.count(said) == 1
+
+
+async def test_everybody_is_told_when_the_study_cannot_be_followed(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (reference,) = create_tasks(workflow, x=1)
+    index = workflow.mult.database.index
+    with (
+        feed_of(workflow.mult.database) as feed,
+        feed.changes() as changes,
+        feed.watching([number(reference)]) as watcher,
+    ):
+        await soon(feed.current())
+        waiter = asyncio.ensure_future(watcher.changed(FOREVER_S))
+
+        def broken() -> Any:
+            raise KeyError("torn")
+
+        monkeypatch.setattr(index, "_take_in", broken)
+        set_state(workflow, reference, "START")
+        for awaitable in (waiter, feed.current(), feed.current()):
+            with pytest.raises(KeyError, match="torn"):
+                await soon(awaitable)
+        with pytest.raises(KeyError, match="torn"):
+            changes.take()
+    monkeypatch.undo()
+    index.rescan()
 
 
 def test_announcement_after_the_loop_has_ended_is_ignored(workflow: Workflow) -> None:
@@ -191,11 +285,6 @@ def test_announcement_after_the_loop_has_ended_is_ignored(workflow: Workflow) ->
     assert workflow.mult.select("state = START")[0][0].id == number(reference)
     feed.__exit__()
     gc.collect()
-
-
-def runzeo(workflow: Workflow) -> list[psutil.Process]:
-    processes = workflow.mult.database.server.daemon.processes()
-    return [process for process in processes if any(Path(w).name == "runzeo" for w in process.cmdline()[1:2])]
 
 
 async def test_waiters_get_their_change_after_the_server_was_killed(
@@ -215,7 +304,7 @@ async def test_waiters_get_their_change_after_the_server_was_killed(
 
     waiter = asyncio.ensure_future(wait())
     await asyncio.sleep(0.0)
-    (server,) = runzeo(workflow)
+    server = runzeo(database)
     server.send_signal(signal.SIGKILL)
     assert await asyncio.to_thread(wait_until, lambda: is_gone(server), TIMEOUT_S)
     assert await asyncio.to_thread(wait_until, database.server.is_up, TIMEOUT_S)
