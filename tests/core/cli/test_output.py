@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,3 +88,11 @@ def test_following_begins_with_the_last_lines(
 
 def test_a_stream_without_a_descriptor_needs_no_help() -> None:
     output._give_up(io.StringIO())
+
+
+@pytest.mark.parametrize(("level", "heard"), [(logging.INFO, False), (logging.DEBUG, True)])
+def test_tracebacks_of_the_databases_libraries_are_for_debugging(level: int, heard: bool) -> None:
+    library = logging.getLogger("txn.12345")
+    with output.log_lines(level):
+        assert library.isEnabledFor(logging.CRITICAL) is heard
+    assert library.isEnabledFor(logging.CRITICAL)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from motoko_core.errors import ActionError, ConfigError, RunFailed, WorkflowAborted
-from motoko_core.interfaces import Decision, ErrorHandler, Failure, Ignore
+from motoko_core.interfaces import Decision, ErrorHandler, Failure, Ignore, Retry
 from motoko_core.session import transact
+from motoko_core.study.feed import feed_of
 from motoko_core.workflow import Workflow
 from tests.conftest import MOTOKO_YAML, create_tasks, orchestrate, set_state, states
 from tests.driving import Clock, Firings, ids, play, settle, until
@@ -340,3 +341,33 @@ async def test_handlers_are_asked_in_order_until_one_answers(workflow: Workflow,
     assert (failure.task, failure.task_manager, failure.state) == (task, "mult", "FAILED")
     assert (failure.reason, failure.exit_code, failure.attempt) == ("EXIT_CODE", 3, 1)
     assert failure.stderr == "it broke"
+
+
+async def test_a_run_that_was_retried_and_failed_again_between_two_looks_is_decided_about_again(
+    workflow: Workflow,
+) -> None:
+    (task,) = create_tasks(workflow, x=1.0)
+    attempts: list[int] = []
+    held: list[Callable[[], None]] = []
+
+    class Twice(ErrorHandler):
+        def decide(self, failure: Failure) -> Decision:
+            attempts.append(failure.attempt)
+            return Retry() if failure.attempt == 1 else Ignore()
+
+    async def script() -> None:
+        workflow.add_error_handler(f=Twice())
+        await settle()
+        feed = feed_of(workflow.mult.database)
+        feed._later = lambda _seconds, over: held.append(over)  # the feed looks when we say so
+        fail(workflow, task)
+        await until(lambda: attempts)
+        assert entries(workflow, task)["state"] == "CREATED"
+        set_state(workflow, task, "FAILED")
+        held.pop()()
+        await until(lambda: len(attempts) == 2)
+        feed._later = asyncio.get_running_loop().call_later
+        held.pop()()
+
+    await play(workflow, script)
+    assert attempts == [1, 2]

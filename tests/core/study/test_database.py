@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import transaction
+from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core import lifecycle
+from motoko_core.daemons import wait_until
 from motoko_core.errors import StudyError
 from motoko_core.session import transact
+from motoko_core.study.index import RunIndex
 from motoko_core.workflow import Workflow
-from tests.conftest import create_tasks, states
+from tests.conftest import TIMEOUT_S, create_tasks, states
+from tests.processes import run_python, runzeo
 
 YAML = "task_managers: {mult: }\norchestrator: orchestrator.main\n"
 
@@ -104,3 +109,52 @@ def test_names_for_constraints_are_those_of_bd_yaml(workflow: Workflow) -> None:
     assert names.runs["note"] is str
     assert names.runs["event_name"] is str
     assert transact("look", lambda: len(workflow.mult.select("event_name = nobody"))) == 0
+
+
+def test_closing_does_not_wait_for_a_thread_that_reads_from_a_paused_server(
+    make_workflow: Callable[..., Workflow],
+) -> None:
+    workflow = make_workflow(studies=("mult",), yaml=YAML)
+    lifecycle.create_missing(workflow)
+    workflow.run_name = "w"
+    create_tasks(workflow, x=1)
+    database = workflow.mult.database
+    announced = threading.Event()
+    database.index.on_announcement(announced.set)
+    script = """
+        import sys, BlackDynamite as BD
+        BD.Base(host="zeo://" + sys.argv[1], study="mult").runs[1].start()
+    """
+    run_python(script, workflow.mult.study_dir, cwd=workflow.mult.study_dir)
+    assert announced.wait(TIMEOUT_S)
+    server = runzeo(database)
+    server.suspend()
+    raised: list[Exception] = []
+
+    def read() -> None:
+        try:
+            database.index.refresh()
+        except ClientDisconnected as error:
+            raised.append(error)
+
+    reader = threading.Thread(target=read, daemon=True)
+    closer = threading.Thread(target=database.close, daemon=True)
+    try:
+        index = database.index
+        reader.start()
+        assert wait_until(lambda: not _can_lock(index), TIMEOUT_S)
+        closer.start()
+        closer.join(TIMEOUT_S)
+        reader.join(TIMEOUT_S)
+        assert not closer.is_alive()
+        assert not reader.is_alive()
+        assert len(raised) == 1
+    finally:
+        server.resume()
+
+
+def _can_lock(index: RunIndex) -> bool:
+    free: bool = index._lock.acquire(blocking=False)
+    if free:
+        index._lock.release()
+    return free
