@@ -136,19 +136,17 @@ class Engine:
 
     async def _until_ready(self, *, or_ending: bool) -> None:
         """Until the servers answer. What ends the workflow does not wait for them."""
-        if self.servers.are_ready:
-            return
-        ready = asyncio.ensure_future(self.servers.ready())
-        try:
-            while not ready.done() and not (or_ending and self.is_ending):
-                woken = asyncio.ensure_future(self._wake.wait())
+        while not self.servers.are_ready and not (or_ending and self.is_ending):
+            ready = asyncio.ensure_future(self.servers.ready())
+            woken = asyncio.ensure_future(self._wake.wait())
+            try:
                 await asyncio.wait({ready, woken}, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
                 self._wake.clear()  # we look in any case
-            if ready.done():
-                ready.result()
-        finally:
-            ready.cancel()
+                if ready.done():
+                    ready.result()
+            finally:
+                ready.cancel()
+                woken.cancel()
 
     def _look(self, now: float, *, tick: bool, only_error_handlers: bool) -> None:
         true_now = self.lookout.look(now, tick=tick, only_error_handlers=only_error_handlers)

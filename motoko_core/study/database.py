@@ -92,7 +92,7 @@ class Database:
         return self._db is not None
 
     def hang_up(self) -> None:
-        """Break the connection for good: a thread that waits for a paused server holds locks."""
+        """Break the connection for good: whoever waits for the server gets ``ClientDisconnected``."""
         if self._db is not None:
             self._db.storage.close()
 
@@ -107,7 +107,6 @@ class Database:
 
     def close(self) -> None:
         """Disconnect; a later use connects again."""
-        self.hang_up()
         with self._lock:
             if self._db is not None:
                 forget(self)
@@ -193,7 +192,6 @@ class StudyDatabase(Database):
         return Names(jobs={**bd.JOB_TYPES, **self.config.job}, runs=runs)
 
     def close(self) -> None:
-        self.hang_up()
         with self._lock:
             if self._index is not None:
                 self._index.close()

@@ -145,7 +145,7 @@ class ChangeFeed:
 
     async def idle(self) -> None:
         """Return when no thread reads."""
-        if self._reading is not None:
+        while self._reading is not None:
             await asyncio.wait({self._reading})
 
     def look(self) -> None:

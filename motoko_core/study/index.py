@@ -36,6 +36,8 @@ _LOG_LENGTH = 5_000
 _CACHED_OBJECTS = 5_000
 #: How long to wait for the announcement of what a session sees already.
 _CATCH_UP_S = 0.2
+#: How long a thread that reads may go on when the index is closed.
+_PATIENCE_S = 3.0
 
 
 class RunIndex:
@@ -253,8 +255,14 @@ class RunIndex:
             callback()
 
     def close(self) -> None:
-        """Give the connection back as it was."""
-        with self._lock:
+        """Give the connection back as it was; a thread that waits for a paused server is interrupted."""
+        if not self._lock.acquire(timeout=_PATIENCE_S):
+            self._study.hang_up()
+            self._lock.acquire()
+        try:
+            self._polled = []  # who looks from now on finds nothing
             storage = self._storage
             del storage.poll_invalidations, storage._invalidate, storage._invalidateCache
             self._connection.close()
+        finally:
+            self._lock.release()
