@@ -121,13 +121,16 @@ def _is_done(manager: TaskManager, run_id: int) -> bool:
     if is_active(row.get("state")):
         return False
     if is_failure(row.get("state")):
-        if manager.is_settling(row) or manager.workflow.is_undecided(manager, run_id):
-            return False  # why it failed will be known in a moment, and error handlers are asked
+        if manager.is_settling(row):
+            return False  # why it failed will be known in a moment
         current_session().checkpoint()  # the reason may be newer than this session's snapshot
         run = manager.database.base._get_runs().entries.get(run_id)
         if run is not None and is_failure(run.entries.get("state")):
-            if (run.entries.get("failure") or {}).get("ignored"):
+            failure = run.entries.get("failure") or {}
+            if failure.get("ignored"):
                 return True
+            if manager.workflow.is_undecided(manager, run_id, failure.get("attempt", 1)):
+                return False  # error handlers are asked in a moment
             raise RunFailed(
                 [describe_failure(manager, run)],
                 hint="`motoko clean --constraints 'state = FAILED'` makes failed runs ready to be launched "

@@ -207,9 +207,9 @@ class Workflow:
         """Whether a launcher is at work on any of the studies."""
         return any(holder(manager.launcher_lock) is not None for manager in self.task_managers.values())
 
-    def is_undecided(self, manager: TaskManager, run_id: int) -> bool:
-        """Whether the error handlers have still to say what becomes of a failed run."""
-        return self._engine is not None and bool(self._engine.is_undecided(manager, run_id))
+    def is_undecided(self, manager: TaskManager, run_id: int, attempt: int) -> bool:
+        """Whether the error handlers have still to say what becomes of a run that failed in an attempt."""
+        return self._engine is not None and bool(self._engine.is_undecided(manager, run_id, attempt))
 
     # ------------------------------------------------------------------ orchestrator
 

@@ -75,7 +75,10 @@ class Engine:
         self._changes: dict[TaskManager, Changes] = {}
         #: Runs that say that they failed, and of which the launcher is to say why.
         self._unsettled: dict[TaskManager, set[int]] = {m: set() for m in workflow.task_managers.values()}
-        #: Failed runs about which every handler has had its say, and in which attempt they had failed.
+        #: Runs that somebody wanted to know about before the latest changes were taken in.
+        self._asked_early: dict[TaskManager, set[int]] = {m: set() for m in workflow.task_managers.values()}
+        #: Failed runs about which every handler has had its say, and in which attempt they had failed (0: it
+        #: does not matter).
         self._for_good: dict[TaskManager, dict[int, int]] = {m: {} for m in workflow.task_managers.values()}
         self._next_rescan = self.clock() + _RESCAN_S
 
@@ -206,7 +209,8 @@ class Engine:
         failed = self._failed(manager, batch)
         if failed:
             self._ask(self.handlers, manager, failed, self._for_good[manager])
-            self._feeds[manager].wake(failed)
+        early, self._asked_early[manager] = self._asked_early[manager], set()
+        self._feeds[manager].wake(early.union(failed))
         if batch.changes:
             self.workflow.plugins.observe(
                 "motoko_runs_changed", workflow=self.workflow, task_manager=manager, changes=batch.changes
@@ -314,9 +318,14 @@ class Engine:
 
     # ------------------------------------------------------------------ error handlers
 
-    def is_undecided(self, manager: TaskManager, run_id: int) -> bool:
-        """Whether handlers have still to be asked about a failed run."""
-        return bool(self.handlers) and run_id not in self._for_good[manager]
+    def is_undecided(self, manager: TaskManager, run_id: int, attempt: int) -> bool:
+        """Whether handlers have still to be asked about a failed run; who asks is woken afterwards."""
+        if not self.handlers:
+            return False
+        if self._changes[manager]:
+            self._asked_early[manager].add(run_id)
+            return True
+        return self._for_good[manager].get(run_id, -1) not in (0, attempt)
 
     def add_handler(self, handler: ErrorHandler) -> None:
         """Ask one more handler, after the others, also about what has failed before."""
@@ -344,5 +353,5 @@ class Engine:
                     failures.handle(manager, run_ids, handlers, decided)
             except (Exception, SystemExit) as error:  # noqa: BLE001  raised by run(), after everything stopped
                 self.fail(error)
-        for run_id in run_ids:
-            self._for_good[manager].setdefault(run_id, decided.get(run_id, 0))
+        known = self._for_good[manager]
+        known.update({run_id: decided.get(run_id, known.get(run_id, 0)) for run_id in run_ids})
