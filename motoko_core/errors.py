@@ -63,6 +63,12 @@ class StudyError(MotokoError):
     """A study's database or its server is missing, unreachable or not what was expected."""
 
 
+class DatabaseFault(StudyError):
+    """A database's file, directory or disk cannot be used as it is: somebody has to mend it."""
+
+    exit_code = 2
+
+
 class TaskError(MotokoError):
     """``createTask`` was given something that it cannot store, or a run reference leads nowhere."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from motoko_core.config import require_study_files
 from motoko_core.errors import AlreadyRunning, MotokoError
 from motoko_core.locks import holder
+from motoko_core.study.datafile import require_writable
 from motoko_core.study.server import Server, start_servers, stop_servers
 from motoko_core.variables import ensure_created
 
@@ -121,6 +122,10 @@ def create(workflow: Workflow, validated: bool | None, ask: Callable[[str], bool
     for manager in workflow.task_managers.values():
         require_study_files(manager.study_config)
     refuse_while_running(workflow, "create the studies anew")
+    for server in servers(workflow):
+        if server.is_local:
+            require_writable(server.title, server.directory.parent)
+            require_writable(server.title, server.directory)
     dropped = what_would_be_dropped(workflow)
     if dropped and not validated:
         listing = "\n".join(f"  {place}" for place in dropped)

@@ -15,6 +15,7 @@ import zc.lockfile
 from BlackDynamite.zeoobject import ZEOObject
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
+from ZODB.broken import Broken
 from ZODB.POSException import ConflictError
 
 from motoko_core.errors import MotokoError
@@ -121,6 +122,13 @@ class WorkflowVars:
         stored = _stored(self.root, name)
         if stored is _MISSING:
             raise self._unknown(name)
+        if isinstance(stored, Broken):
+            kind = type(stored)
+            raise MotokoError(
+                f"the workflow variable {name!r} is an object of the class {kind.__module__}.{kind.__name__}"
+                ", which cannot be imported here",
+                hint="Install its module, or put it beside orchestrator.py; or set the variable anew.",
+            )
         if isinstance(stored, (*_IMMUTABLE, Persistent)):
             return stored
         return _watch(session, self).hand_out(name, stored)

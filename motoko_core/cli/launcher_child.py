@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from motoko_core.daemons import environment, private_directory
-from motoko_core.errors import MotokoError
+from motoko_core.errors import ConfigError, MotokoError
 from motoko_core.launch.daemon import command, launcher_locks, log_tail
 from motoko_core.lifecycle import state_directory
 from motoko_core.locks import holder
@@ -85,7 +85,9 @@ class LauncherChild:
         codes = [process.poll() for process in self._processes]
         ended = [code for code in codes if code is not None]
         if ended:
-            raise self._error(f"ended with exit code {ended[0]}")
+            error = self._error(f"ended with exit code {ended[0]}")
+            error.exit_code = ended[0] if ended[0] == ConfigError.exit_code else error.exit_code
+            raise error
 
     def _error(self, what: str) -> MotokoError:
         return MotokoError(f"the launcher {what}", hint=f"The end of {self.log}:\n{log_tail(self.log)}")

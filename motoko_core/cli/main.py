@@ -18,9 +18,11 @@ from motoko_core.cli import (
     kill,
     launcher,
     orchestrator,
+    pack,
     plugins,
     results,
     run,
+    servers,
 )
 from motoko_core.cli.output import flush_stdout, log_lines, occupy_closed_streams, report, say, settle_stdout
 from motoko_core.cli.parser import ArgumentParser, add_verbose
@@ -37,6 +39,8 @@ COMMANDS: tuple[CliCommand, ...] = (
     results.COMMAND,
     clean.COMMAND,
     kill.COMMAND,
+    servers.COMMAND,
+    pack.COMMAND,
     plugins.COMMAND,
 )
 #: Commands that go on for long, and tell what they do meanwhile.

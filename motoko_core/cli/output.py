@@ -5,6 +5,7 @@ Standard output is for what was asked for; standard error for log lines and comp
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -13,7 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, TextIO
 
-from motoko_core.errors import MotokoError
+from motoko_core.errors import ConfigError, MotokoError
+
+#: What a file or a directory can be, that nobody but the user can change.
+_SURROUNDINGS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class OutputError(MotokoError):
@@ -73,6 +77,16 @@ def is_terminal() -> bool:
 
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def size_text(count: int) -> str:
+    """A number of bytes as people write it: ``1.2 MB``."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
 # ---------------------------------------------------------------------- tables
@@ -174,6 +188,9 @@ def report(error: BaseException, *, verbose: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         complain("motoko: interrupted")
         return 1
+    if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
+        complain(f"motoko: error: {error.filename or 'a file'}: {error.strerror}")
+        return ConfigError.exit_code
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     complain(
         f"motoko: internal error: {text}"

@@ -80,6 +80,9 @@ class Execution:
         try:
             self._servers = [server for server in servers(self._workflow) if not server.is_up()]
             start_servers(self._servers)
+            with use(Session("a look at the databases")):
+                for manager in self._workflow.task_managers.values():
+                    manager.database.base  # noqa: B018 - what is wrong with it is better said before the launcher
             busy = self._launcher.start()
             if busy:
                 say(f"a launcher serves {', '.join(busy)} already; it is used")

@@ -23,6 +23,8 @@ from BlackDynamite.zeoobject import ZEOObject
 from BTrees.OOBTree import OOBTree, OOSet
 from persistent import Persistent
 
+from motoko_core.study.layout import MOTOKO_SCHEMA
+
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
 
@@ -188,6 +190,7 @@ def create_schema(root: Any, study: str, job_types: Mapping[str, type], run_type
         "Runs_counter": 1,
         "job_desc": new_job({"id": None}, job_tree),
         "run_desc": new_run(empty_run, run_tree, []),
+        "motoko_schema": MOTOKO_SCHEMA,
     }.items():
         tree[key] = value
     return name

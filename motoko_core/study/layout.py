@@ -7,6 +7,10 @@ from typing import Any
 
 from motoko_core.study.record_file import ROOT, RecordFile, Reference, Unexpected
 
+#: The layout of what Motoko itself keeps in a study's tree. A study made by a later one is refused; one
+#: that does not say, made by Motoko 0.1 or BlackDynamite, is as good as the first.
+MOTOKO_SCHEMA = 1
+
 
 def find_schema(schemas: Iterable[str], study: str) -> str | None:
     """The key of an existing study's tree, whoever created it."""
@@ -37,6 +41,8 @@ def trees_of(file: RecordFile, study: str) -> tuple[Reference, Reference]:
         if schema is None:
             raise Unexpected(f"no study {study!r} in it")
         tree = dict(file.items(entries(schemas[schema])))
+        if tree.get("motoko_schema", MOTOKO_SCHEMA) > MOTOKO_SCHEMA:
+            raise Unexpected("made by a later version")
         return entries(tree["runs"]), entries(tree["jobs"])
     except (KeyError, TypeError, AttributeError) as error:
         raise Unexpected(f"its trees: {error!r}") from error

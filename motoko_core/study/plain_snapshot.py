@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from motoko_core.errors import StudyError
+from motoko_core.errors import MotokoError
 from motoko_core.study.record import Record
 from motoko_core.study.values import is_value
 
@@ -82,12 +82,12 @@ def plain_snapshot(
     """
     # Importing ZODB and BlackDynamite takes longer than reading a thousand runs without them.
     import transaction
-    import ZODB
-    from ZODB.FileStorage import FileStorage
     from ZODB.FileStorage.format import CorruptedError
     from ZODB.POSException import POSError
 
+    from motoko_core.study.client import StudyDB
     from motoko_core.study.database import StudyDatabase
+    from motoko_core.study.datafile import damaged, open_read_only
 
     database = StudyDatabase(name, config, host)
     with ExitStack() as stack:
@@ -95,8 +95,9 @@ def plain_snapshot(
         try:
             if database.server.is_local:
                 # Reading takes no lock; what a server is about to commit is left out.
-                storage = FileStorage(str(database.server.data), read_only=True, create=False)
-                db = ZODB.DB(storage, cache_size=10 * _BATCH)
+                title, data = database.server.title, database.server.data
+                storage = open_read_only(title, data)
+                db = StudyDB(storage, title=title, place=data, cache_size=10 * _BATCH)
                 stack.callback(db.close)
                 connection = db.open(transaction_manager=manager, before=before)
             else:
@@ -105,10 +106,6 @@ def plain_snapshot(
             stack.callback(connection.close)
             yield PlainSnapshot(database.base_on(connection))
         except (CorruptedError, POSError) as error:
-            if not database.server.is_local:
+            if isinstance(error, MotokoError) or not database.server.is_local:
                 raise
-            raise StudyError(
-                f"the database {database.server.data} is damaged: {error}",
-                hint="What can be read of it: `python -m ZODB.fsrecover bd.zeo recovered.zeo` in its "
-                "directory, with the server stopped.",
-            ) from error
+            raise damaged(database.server.title, database.server.data, str(error)) from error

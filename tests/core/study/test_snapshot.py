@@ -280,9 +280,12 @@ def test_damaged_file_is_refused_with_what_can_be_done(study: Path, data: Path, 
     else:
         whole = bytearray(os.urandom(1000))
     data.write_bytes(whole)
-    with pytest.raises(StudyError, match=r"bd\.zeo is damaged") as raised:
+    refused = (
+        r"bd\.zeo: the database of study 'it' is damaged|study 'it' has no database: .*bd\.zeo begins with"
+    )
+    with pytest.raises(StudyError, match=refused) as raised:
         read(study)
-    assert "fsrecover" in str(raised.value)
+    assert "backup" in str(raised.value)
 
 
 def test_object_that_cannot_be_unpickled_is_reported_as_damage(study: Path, data: Path) -> None:
@@ -291,7 +294,7 @@ def test_object_that_cannot_be_unpickled_is_reported_as_damage(study: Path, data
     whole[place - 1] = 0xFF
     whole[place - 6 : place] = b"\xff" * 6
     data.write_bytes(whole)
-    with pytest.raises(StudyError, match=r"bd\.zeo is damaged"):
+    with pytest.raises(StudyError, match=r"bd\.zeo: the database of study 'it' is damaged"):
         read(study)
 
 

@@ -1,0 +1,184 @@
+"""Connections to a database server, whose errors say what is wrong with the database.
+
+ZEO and ZODB report what they meet: a pickle that does not load, an exception of the server as text. Here
+these become :class:`~motoko_core.errors.DatabaseFault`, with what to do next.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+import ZODB
+from BTrees.Interfaces import IBTree
+from ZEO.ClientStorage import ClientStorage
+from ZEO.Exceptions import ClientDisconnected, ServerException
+from ZODB.broken import Broken
+from ZODB.Connection import Connection
+from ZODB.POSException import ConflictError, POSKeyError
+from ZODB.utils import u64
+
+from motoko_core.errors import DatabaseFault, MotokoError
+from motoko_core.study.datafile import BACKUP_HINT, damaged
+
+if TYPE_CHECKING:
+    from motoko_core.study.server import Server
+
+logger = logging.getLogger("motoko")
+# Every exception that comes from the server: it is raised here as well.
+logging.getLogger("ZEO.asyncio.client").addHandler(logging.NullHandler())
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class MissingObject(DatabaseFault, POSKeyError):  # type: ignore[misc]
+    """Something in the database leads to an object that is not there."""
+
+
+def disk_full(title: str, where: object, error: object) -> DatabaseFault:
+    """The error that says that what was to be committed did not fit."""
+    return DatabaseFault(
+        f"the disk is full: the transaction could not be written to the database of {title} ({error})",
+        where=str(where),
+        hint="It was taken back; what was committed before is intact. Free space there (`motoko servers` "
+        "shows sizes), then start again: nothing is done twice.",
+    )
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The error number of an OSError, also of one that the server has passed on."""
+    if isinstance(error, OSError):
+        return error.errno
+    if isinstance(error, ServerException) and error.args[0] == "builtins.OSError":
+        arguments = error.args[1]
+        return arguments[0] if isinstance(arguments, tuple) and arguments else None
+    return None
+
+
+class StudyClient(ClientStorage):  # type: ignore[misc]
+    """The client of a server."""
+
+    def __init__(self, server: Server, **options: Any) -> None:
+        self._motoko_server = server
+        super().__init__(server.address, **options)
+
+    def notify_disconnected(self) -> None:
+        # Up to a hundred new object ids are kept in stock. A server that was started again meanwhile gives
+        # the same ones to others, and then two objects would have one id.
+        self._oids.clear()
+        super().notify_disconnected()
+
+    def loadBefore(self, oid: bytes, tid: bytes) -> Any:
+        try:
+            return super().loadBefore(oid, tid)
+        except ServerException as error:
+            server = self._motoko_server
+            raise damaged(server.title, server.data, f"object {u64(oid):#x}: {_text(error)}") from error
+
+    def store(self, *arguments: Any) -> None:
+        try:
+            super().store(*arguments)
+        except OSError as error:  # it is kept in a temporary file
+            raise self._refused(error) from error
+
+    def tpc_vote(self, txn: Any) -> Any:
+        try:
+            return super().tpc_vote(txn)
+        except (OSError, ServerException) as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> DatabaseFault:
+        server = self._motoko_server
+        number = errno_of(error)
+        if number in _FULL:
+            return disk_full(server.title, server.data, os.strerror(number))
+        return DatabaseFault(
+            f"the server of {server.title} cannot write the transaction: {_text(error)}",
+            where=str(server.data),
+            hint=f"It was taken back. The server's log is {server.directory / 'zeo.log'}.",
+        )
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, ServerException):
+        name, arguments = error.args
+        return f"{name.rpartition('.')[2]} {arguments}"
+    return str(error)
+
+
+class StudyConnection(Connection):  # type: ignore[misc]
+    """Reads objects; says which of them cannot be read."""
+
+    #: Classes that the object which is being read needs, and that cannot be imported.
+    _lacking: list[str]
+
+    def setstate(self, obj: Any) -> None:
+        self._lacking = []
+        try:
+            super().setstate(obj)
+        except (ConflictError, ClientDisconnected, MotokoError):
+            raise
+        except POSKeyError as error:
+            raise MissingObject(
+                f"the database of {self.db().title} lacks an object that others refer to: "
+                f"object {u64(obj._p_oid):#x} ({type(obj).__name__})",
+                where=str(self.db().place),
+                hint=f"It was lost when the database was mended, or its end cut off. {BACKUP_HINT}",
+            ) from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            what = f"object {u64(obj._p_oid):#x} ({type(obj).__name__}) cannot be read: {reason}"
+            raise damaged(self.db().title, self.db().place, what) from error
+        if self._lacking:
+            self._warn(obj)
+
+    def lacks(self, name: str) -> None:
+        """Note a class that cannot be imported."""
+        if hasattr(self, "_lacking"):
+            self._lacking.append(name)
+
+    def _warn(self, obj: Any) -> None:
+        for name in set(self._lacking) - self.db().warned:
+            self.db().warned.add(name)
+            logger.warning(
+                "%s: %s holds an object of the class %s, which cannot be imported here. It is kept as it is; "
+                "nothing else is affected",
+                self.db().title,
+                _described(obj),
+                name,
+            )
+
+
+def _described(obj: Any) -> str:
+    """A persistent object in the user's words."""
+    values = obj if IBTree.providedBy(obj) else getattr(obj, "__dict__", {})
+    held = [str(name) for name, value in values.items() if isinstance(value, Broken)]
+    entries = values.get("entries", values) if hasattr(values, "get") else {}
+    kind = "run" if "run_name" in entries or "job_id" in entries else "job"
+    owner = f"{kind} {entries['id']}" if "id" in entries else f"{type(obj).__name__} {u64(obj._p_oid):#x}"
+    return f"{', '.join(map(repr, held))} of {owner}" if held else owner
+
+
+class StudyDB(ZODB.DB):  # type: ignore[misc]
+    """A database of which the messages know the name.
+
+    :param title: such as ``study 'add'``.
+    :param place: its file.
+    """
+
+    klass = StudyConnection
+
+    def __init__(self, storage: Any, *, title: str, place: Any, **options: Any) -> None:
+        self.title = title
+        self.place = place
+        #: Classes that were complained of: once is enough.
+        self.warned: set[str] = set()
+        super().__init__(storage, **options)
+
+    def classFactory(self, connection: Any, modulename: str, globalname: str) -> Any:
+        found = super().classFactory(connection, modulename, globalname)
+        if isinstance(found, type) and issubclass(found, Broken):
+            connection.lacks(f"{modulename}.{globalname}")
+        return found

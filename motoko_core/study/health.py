@@ -1,0 +1,150 @@
+"""How the database servers are: what each answers when it is asked, and what lies on the disk."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import socket
+import struct
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psutil
+from persistent.TimeStamp import TimeStamp
+
+from motoko_core.study.server import Address, Server
+
+UP = "up"
+DOWN = "down"
+SILENT = "does not answer"
+NOT_CREATED = "not created"
+
+_PROBE = b"ruok"
+_NOTHING = "0" * 16
+
+
+class NoAnswer(Exception):
+    """Somebody listens, and does not answer the probe."""
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """What is known of one server.
+
+    :param title: what it serves, such as ``study 'add'``.
+    :param address: a path, or host:port.
+    :param state: ``up``, ``down``, ``does not answer`` or ``not created``.
+    :param pid: of the server; None if it is down or on another machine.
+    :param clients: how many are connected.
+    :param waiting: how many clients wait for somebody else's commit.
+    :param last_commit: when; None if it is not known, or there was none.
+    :param size: of the database file, in bytes; None if it is on another machine.
+    :param beside: the sizes of what packing and mending have left beside it, by name.
+    """
+
+    title: str
+    address: str
+    state: str
+    pid: int | None = None
+    clients: int | None = None
+    waiting: int | None = None
+    last_commit: datetime.datetime | None = None
+    size: int | None = None
+    beside: dict[str, int] = attrs.field(factory=dict)
+
+
+def probe(address: Address, timeout_s: float = 1.0) -> dict[str, Any]:
+    """Ask a ZEO server how it is, by its ``ruok`` protocol; answer the statistics of its storage.
+
+    :raises ConnectionError, FileNotFoundError: nobody listens.
+    :raises NoAnswer: somebody listens, and does not answer in time.
+    """
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as client:
+        client.settimeout(timeout_s)
+        try:
+            client.connect(address)
+            client.sendall(struct.pack(">I", len(_PROBE)) + _PROBE)
+            _frame(client)  # the protocol that it speaks
+            answer = json.loads(_frame(client))
+        except (ConnectionRefusedError, FileNotFoundError):
+            raise
+        except (OSError, ValueError) as error:
+            raise NoAnswer(str(error)) from error
+    return answer["1"]  # type: ignore[no-any-return]
+
+
+def _frame(client: socket.socket) -> bytes:
+    (length,) = struct.unpack(">I", _exactly(client, 4))
+    return _exactly(client, length)
+
+
+def _exactly(client: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = client.recv(count - len(data))
+        if not part:
+            raise ConnectionResetError("the connection was closed")
+        data += part
+    return data
+
+
+def look(server: Server) -> Health:
+    """How one server is; this takes a second if it does not answer."""
+    address = server.address
+    known: dict[str, Any] = {
+        "title": server.title,
+        "address": address if isinstance(address, str) else f"{address[0]}:{address[1]}",
+        **_on_disk(server.data),
+    }
+    try:
+        answer = probe(address)
+    except NoAnswer:
+        return Health(state=SILENT, pid=_pid(server), **known)
+    except OSError:
+        created = server.data.exists() or not server.is_local
+        return Health(state=DOWN if created else NOT_CREATED, **known)
+    tid = answer["last-transaction"]
+    return Health(
+        state=UP,
+        pid=_pid(server),
+        clients=answer["connections"],
+        waiting=answer["waiting"],
+        last_commit=None if tid == _NOTHING else _time(bytes.fromhex(tid)),
+        **known,
+    )
+
+
+def look_at_all(servers: Sequence[Server]) -> list[Health]:
+    """How servers are, in their order; they are asked side by side."""
+    with ThreadPoolExecutor(max_workers=len(servers) or 1) as pool:
+        return list(pool.map(look, servers))
+
+
+def _time(tid: bytes) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(TimeStamp(tid).timeTime(), datetime.timezone.utc)
+
+
+def _pid(server: Server) -> int | None:
+    """The process that has the database open; its lock file says so."""
+    if not server.is_local:
+        return None
+    try:
+        pid = int(server.data.with_name(server.data.name + ".lock").read_text())
+    except (OSError, ValueError):
+        return None
+    return pid if psutil.pid_exists(pid) else None
+
+
+def _on_disk(data: Path) -> dict[str, Any]:
+    try:
+        size = data.stat().st_size
+    except OSError:
+        return {"size": None}
+    beside = {}
+    for path in sorted([*data.parent.glob(data.name + ".old"), *data.parent.glob(data.name + ".tr*")]):
+        beside[path.name] = path.stat().st_size
+    return {"size": size, "beside": beside}
