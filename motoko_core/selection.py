@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
 
 Task: TypeAlias = tuple[Any, Any]
+#: Tasks after which a selection that is iterated gives up what user code has read.
+_TRIM = 1000
+
 Constraints: TypeAlias = "str | Iterable[str] | None"
 
 
@@ -239,10 +242,12 @@ class TaskSelection(Sequence[Task]):
             return list(self._hand_out(query, query.ids()))
 
     def _hand_out(self, query: Query, run_ids: Iterable[int]) -> Iterator[Task]:
-        for run_id in run_ids:
+        for number, run_id in enumerate(run_ids, 1):
             pair = query.pair(run_id)
             if pair is not None:
                 yield hand_out(self._task_manager, pair, run_id)
+            if number % _TRIM == 0:
+                query.trim()
 
     def __call__(self) -> list[Task]:
         return self.exec()

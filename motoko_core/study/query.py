@@ -77,6 +77,10 @@ class Query:
         job = None if run is None else self._jobs.get(run.entries["job_id"])
         return None if job is None else (run, job)
 
+    def trim(self) -> None:
+        """Give up what was read beyond the size of the connection's cache: ZODB would wait for the commit."""
+        self._connection.cacheGC()
+
     def matches(self, run_id: int) -> bool:
         """Whether one run meets the constraint."""
         unsure: set[int] = set()
