@@ -22,7 +22,7 @@ import wrapt
 from ZODB.POSException import ConflictError
 
 from motoko_core.errors import ConflictRetriesExceeded, StaleObjectError
-from motoko_core.journal import Journal, keep_records
+from motoko_core.journal import Journal, watch_finishing
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -51,6 +51,15 @@ class Openable(Protocol):
     def open(self, manager: Any) -> Connection: ...
 
 
+def stale(reference: str) -> StaleObjectError:
+    """The error about using what a session has handed out after its end."""
+    return StaleObjectError(
+        f"{reference} was handed out by a session that is over",
+        hint="Keep the reference instead of the object, and get it again where it is needed: "
+        f"workflow.get_runs([{reference!r}]), or a selection.",
+    )
+
+
 class _Ended:
     """What a handed-out object turns into when its session is over."""
 
@@ -58,12 +67,7 @@ class _Ended:
         object.__setattr__(self, "_reference", reference)
 
     def _refuse(self) -> StaleObjectError:
-        reference = object.__getattribute__(self, "_reference")
-        return StaleObjectError(
-            f"{reference} was handed out by a session that is over",
-            hint="Keep the reference instead of the object, and get it again where it is needed: "
-            f"workflow.get_runs([{reference!r}]), or a selection.",
-        )
+        return stale(object.__getattribute__(self, "_reference"))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what interpreters and proxies probe for is simply not there
@@ -171,7 +175,7 @@ class Session:
     def _open(self, database: Openable) -> Connection:
         connection = database.open(self.manager)
         if self.journal is not None:
-            keep_records(connection)
+            watch_finishing(connection)
         # The transaction finishes its databases in the order of their keys, and kill -9 can fall between
         # two of them: what marks a piece of work as done has to come last, then it is never lost.
         # Among equals it is ZODB's order, by address: if two processes locked the same two databases in

@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import transaction
-import ZEO
 import ZODB
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.FileStorage import FileStorage
 
 from motoko_core.config import StudyConfig
 from motoko_core.errors import StudyError
 from motoko_core.session import current_session, forget
 from motoko_core.study import blackdynamite as bd
+from motoko_core.study.connection import StudyDB
 from motoko_core.study.constraints import Names
 from motoko_core.study.index import RunIndex
 from motoko_core.study.layout import find_schema
 from motoko_core.study.server import Address, Server, start_servers, study_server
+from motoko_core.study.storage import StudyStorage
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -55,20 +57,19 @@ class Database:
     def _connect(self) -> ZODB.DB:
         start_servers([self.server])
         try:
-            storage = ZEO.client(
+            storage = StudyStorage(
                 self.server.address,
                 wait_timeout=_CONNECT_TIMEOUT_S,
                 cache_size=_CLIENT_CACHE_BYTES,
                 server_sync=False,
             )
-        except ZEO.Exceptions.ClientDisconnected as error:
+        except ClientDisconnected as error:
             raise StudyError(
                 f"the server of {self.server.title} at {self.server.address} does not answer",
                 hint=f"Its log is {self.server.directory / 'zeo.log'}.",
             ) from error
-        _forget_oids_with_the_connection(storage)
         # The pool size is only the number above which ZODB warns; a firing that waits keeps its own.
-        return ZODB.DB(storage, cache_size=_OBJECTS_PER_CONNECTION, pool_size=10_000)
+        return StudyDB(storage, cache_size=_OBJECTS_PER_CONNECTION, pool_size=10_000)
 
     def open(self, manager: Any) -> Connection:
         """A connection on a transaction manager; closing it returns it to the pool, warm."""
@@ -95,21 +96,6 @@ class Database:
                 forget(self)
                 self._db.close()
                 self._db = None
-
-
-def _forget_oids_with_the_connection(storage: Any) -> None:
-    """Have a client fetch new object ids when it is connected again.
-
-    ZEO's client keeps up to a hundred in stock. A server that was started again meanwhile gives the same ones
-    to others, and then two objects would have one id.
-    """
-    disconnected = storage.notify_disconnected
-
-    def notify_disconnected() -> None:
-        storage._oids.clear()
-        disconnected()
-
-    storage.notify_disconnected = notify_disconnected
 
 
 class StudyDatabase(Database):

@@ -132,8 +132,8 @@ class Query:
         for begin in range(0, len(ids), _PREFETCH):
             chunk = ids[begin : begin + _PREFETCH]
             runs = {run_id: run for run_id in chunk if (run := self._runs.get(run_id)) is not None}
-            _prefetch(self._connection, runs.values())
-            _prefetch(self._connection, [run.entries for run in runs.values()])
+            prefetch(self._connection, runs.values())
+            prefetch(self._connection, [run.entries for run in runs.values()])
             for run_id, run in runs.items():
                 entries = run.entries
                 if self._names is not None and entries.get("run_name") not in self._names:
@@ -160,7 +160,7 @@ def _changed_objects(connection: Connection) -> set[bytes]:
     return oids
 
 
-def _prefetch(connection: Connection, objects: Iterable[Any]) -> None:
+def prefetch(connection: Connection, objects: Iterable[Any]) -> None:
     ghosts = [obj for obj in objects if obj._p_changed is None and obj._p_jar is not None]
     if len(ghosts) > 1:
         connection.prefetch(ghosts)

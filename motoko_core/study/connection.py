@@ -1,0 +1,112 @@
+"""ZODB connections whose transactions may be larger than the memory.
+
+A savepoint of ZODB writes what is new into a file too, but it keeps some three hundred bytes in memory for
+each object, and as much again when it commits. Here it is about forty: the indexes are those in which
+FileStorage keeps the positions of its objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import ZODB
+from BTrees.fsBTree import fsBucket
+from ZODB.Connection import Connection, TmpStore
+from ZODB.fsIndex import fsIndex
+from ZODB.utils import z64
+
+
+class _Index(fsIndex):  # type: ignore[misc]
+    """Object id -> number."""
+
+    def copy(self) -> _Index:
+        other = _Index()
+        for prefix, bucket in self._data.items():
+            other._data[prefix] = fsBucket().fromString(bucket.toString())
+        return other
+
+
+class _Spilled(TmpStore):  # type: ignore[misc]
+    """The file of objects that are new or changed, in front of the storage."""
+
+    def __init__(self, storage: Any) -> None:
+        super().__init__(storage)
+        self.index: Any = _Index()
+        self.creating = _Index()
+
+    def prefetch(self, oids: Iterable[bytes]) -> None:
+        self._storage.prefetch([oid for oid in oids if oid not in self.index])
+
+
+class StudyConnection(Connection):  # type: ignore[misc]
+    """A connection to a study's database."""
+
+    _storage: Any
+    _savepoint_storage: Any
+    _registered_objects: list[Any]
+
+    def spill(self) -> None:
+        """Move what the transaction has created and changed out of memory, into a file, until the commit.
+
+        It is read back when it is looked at.
+        """
+        if self._registered_objects:
+            self._write_out()
+        self.cacheMinimize()
+
+    def _write_out(self) -> None:
+        self._spill()
+        self._creating.clear()
+        self._commit(None)
+        self._storage.creating.update(self._creating)
+        self._creating.clear()
+        self._registered_objects = []
+
+    def savepoint(self) -> Any:
+        self._spill()
+        return super().savepoint()
+
+    def _abort_savepoint(self) -> None:
+        self._forget_positions()
+        super()._abort_savepoint()
+
+    def _rollback_savepoint(self, state: Any) -> None:
+        self._forget_positions()
+        super()._rollback_savepoint(state)
+
+    def _forget_positions(self) -> None:
+        # What is left of the index tells ZODB which objects in memory to drop.
+        spilled = self._savepoint_storage
+        spilled.index = [oid for oid in spilled.index if self._cache.get(oid) is not None]
+
+    def _spill(self) -> None:
+        if self._savepoint_storage is None:
+            self._savepoint_storage = self._storage = _Spilled(self._normal_storage)
+
+    def _commit_savepoint(self, transaction: Any) -> None:
+        spilled = self._savepoint_storage
+        if spilled._blob_dir is not None:
+            super()._commit_savepoint(transaction)
+            return
+        self._storage, self._savepoint_storage = self._normal_storage, None
+        client = self._storage._storage
+        try:
+            for oid in spilled.index:
+                data, serial = spilled.load(oid)
+                new = oid in spilled.creating
+                if new and self._cache.get(oid) is None:
+                    # Nobody has it in memory, in any connection: nobody needs to be told.
+                    client.store(oid, z64, data, "", transaction)
+                    continue
+                if new:
+                    self._creating[oid] = spilled.creating[oid]
+                self._modified.append(oid)
+                self._storage.store(oid, serial, data, "", transaction)
+                self._readCurrent.pop(oid, None)
+        finally:
+            spilled.close()
+
+
+class StudyDB(ZODB.DB):  # type: ignore[misc]
+    klass = StudyConnection
