@@ -13,12 +13,13 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import transaction
 import wrapt
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
 from motoko_core.errors import ConflictRetriesExceeded, StaleObjectError
@@ -37,6 +38,8 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 30
 #: After so many objects handed out, a session forgets those that nobody has any more.
 _HANDED = 1000
+#: And after lost connections, each of which a server has some seconds to mend.
+_CONNECTIONS = 3
 
 
 class Openable(Protocol):
@@ -58,6 +61,21 @@ def stale(reference: str) -> StaleObjectError:
         hint="Keep the reference instead of the object, and get it again where it is needed: "
         f"workflow.get_runs([{reference!r}]), or a selection.",
     )
+
+
+class CreatesTasks(Protocol):
+    """A study in which sessions take turns at creating tasks."""
+
+    @property
+    def key(self) -> str: ...
+
+    def has_turn(self, session: Session) -> bool: ...
+
+    def take_turn(self, session: Session) -> None: ...
+
+    async def come(self, session: Session) -> None: ...
+
+    def end_soon(self, session: Session) -> None: ...
 
 
 class _Ended:
@@ -142,6 +160,8 @@ class Session:
 
     #: Whether committing and retrying is the engine's business, not the user code's.
     managed = False
+    #: How long creating a task may wait for other processes that create tasks; as long as they need.
+    patience_s: float | None = None
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -156,6 +176,8 @@ class Session:
         self.waiting: list[str] = []
         #: Makes commits over several databases survive ``kill -9``; set it before anything is opened.
         self.journal: Journal | None = None
+        #: The studies in which the session has created tasks, or tried to.
+        self.creates_in: set[CreatesTasks] = set()
         #: Called when a transaction is over, committed (True) or not; not in the default session.
         self.after: list[Callable[[bool], None]] = []
         self._active = False
@@ -221,6 +243,9 @@ class Session:
         self.commit()
         self.begin()
 
+    def note_conflict(self, error: Exception) -> None:
+        """What was done so far cannot be committed any more."""
+
     def commit_after(self, work: Callable[[], T]) -> T:
         """Do something and commit. A conflict is raised: whoever runs this session calls everything again."""
         result = work()
@@ -276,7 +301,10 @@ class DefaultSession(Session):
         self.manager.commit()
 
     def commit_after(self, work: Callable[[], T]) -> T:
-        """Commit what came before, do something and commit; do it again after a conflict."""
+        """Commit what came before, do something and commit; again after a conflict or a lost connection.
+
+        Whether such a commit has happened or not, doing it again must give the same.
+        """
         try:
             self.checkpoint()
         except BaseException:
@@ -286,6 +314,10 @@ class DefaultSession(Session):
             try:
                 result = work()
                 self.checkpoint()
+            except ClientDisconnected:
+                self.abort()
+                if attempt >= _CONNECTIONS:
+                    raise
             except ConflictError as error:
                 self.abort()
                 if attempt == MAX_ATTEMPTS:
@@ -350,15 +382,38 @@ def transact(title: str, work: Callable[[], T]) -> T:
 
     :raises ConflictRetriesExceeded: after :data:`MAX_ATTEMPTS` conflicts.
     """
+    places: set[CreatesTasks] = set()
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        with use(Session(title)) as session:
+        session = Session(title)
+        for place in in_order(places):
+            place.take_turn(session)
+        with use(session):
             try:
                 result = work()
                 session.commit()
             except ConflictError as error:
                 if attempt == MAX_ATTEMPTS:
                     raise give_up(title, error) from error
+                places = session.creates_in
             else:
                 return result
         time.sleep(backoff_s(attempt))
     raise AssertionError("unreachable")
+
+
+def in_order(places: Iterable[CreatesTasks]) -> list[CreatesTasks]:
+    """Studies in the order in which every process takes its turns, so that nobody waits in a circle."""
+    return sorted(places, key=lambda place: place.key)
+
+
+@contextlib.asynccontextmanager
+async def turns(places: Iterable[CreatesTasks], session: Session) -> AsyncIterator[None]:
+    """Wait for turns at creating tasks, for a session that begins its work in the context at once."""
+    coming = in_order(places)
+    try:
+        for place in coming:
+            await place.come(session)
+    finally:
+        for place in coming:
+            place.end_soon(session)
+    yield

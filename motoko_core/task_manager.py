@@ -74,6 +74,7 @@ class TaskManager:
     @property
     def base(self) -> StudyBase:
         """BlackDynamite's base for the study, in the current session: ``.runs``, ``.jobs``, by id."""
+        current_session().connection(self.database).has_searched = True
         return self.database.base
 
     def connect(self) -> StudyBase:
@@ -118,7 +119,7 @@ class TaskManager:
 
         :raises TaskError: there is none.
         """
-        base = self.base
+        base = self.database.base
         run = base._get_runs().entries.get(run_id)
         if run is None:
             raise TaskError(
@@ -183,16 +184,18 @@ class TaskManager:
             "run_name": name,
             "event_name": caller,
         }
-        portions = records.create(self.base, points, entries, records.StudyFiles(config))
-        if len(points) < records.PORTION:
-            return RunList([hand_out(self, pair) for portion in portions for pair in portion], self)
-        found = LongList(self.database)
-        with shown(len(points), f"creating tasks in {self.study}") as advance:
-            for portion in portions:
-                for run, job in portion:
-                    found.append(run, job)
-                advance(len(portion))
-        return RunList(found, self)
+        files = records.StudyFiles(config)
+        with self.database.creating() as base:
+            portions = records.create(base, points, entries, files)
+            if len(points) < records.PORTION:
+                return RunList([hand_out(self, pair) for portion in portions for pair in portion], self)
+            found = LongList(self.database)
+            with shown(len(points), f"creating tasks in {self.study}") as advance:
+                for portion in portions:
+                    for run, job in portion:
+                        found.append(run, job)
+                    advance(len(portion))
+            return RunList(found, self)
 
 
 def _merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ FileStorage keeps the positions of its objects.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import ZODB
 from BTrees.fsBTree import fsBucket
+from BTrees.OOBTree import OOBTree, OOBucket
 from ZODB.Connection import Connection, TmpStore
 from ZODB.fsIndex import fsIndex
 from ZODB.utils import z64
@@ -39,12 +41,45 @@ class _Spilled(TmpStore):  # type: ignore[misc]
         self._storage.prefetch([oid for oid in oids if oid not in self.index])
 
 
+def _is_users(obj: Any) -> bool:
+    """Whether an object in memory is a part of a run or a job; the study's own trees have other keys."""
+    if obj is None or obj._p_changed is None:
+        return False
+    if isinstance(obj, (OOBTree, OOBucket)):
+        return any(isinstance(key, str) for key in islice(obj.keys(), 1))
+    return True
+
+
 class StudyConnection(Connection):  # type: ignore[misc]
     """A connection to a study's database."""
 
     _storage: Any
     _savepoint_storage: Any
     _registered_objects: list[Any]
+
+    #: Whether the transaction has looked for runs: it may have concluded something from those that are not.
+    has_searched = False
+
+    def newTransaction(self, transaction: Any, sync: bool = True) -> None:
+        self.has_searched = False
+        super().newTransaction(transaction, sync)
+
+    def catch_up(self, counters: Any) -> bool:
+        """See the newest state of a study, as if the transaction began now.
+
+        :param counters: what every creation of a task changes; if it is as it was, nothing needs to be done.
+        :returns: False if that could make a difference: the transaction has changed or searched something, or
+            has read what was changed since.
+        """
+        missed = self._normal_storage._invalidations
+        if missed is not None and counters._p_oid not in missed:
+            return True
+        if missed is None or not self._needs_to_join or self.has_searched:
+            return False
+        if any(_is_users(self._cache.get(oid)) for oid in missed - {counters._p_oid}):
+            return False
+        self.newTransaction(None, False)
+        return True
 
     def spill(self) -> None:
         """Move what the transaction has created and changed out of memory, into a file, until the commit.

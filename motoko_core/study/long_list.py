@@ -31,7 +31,9 @@ class LongList(Sequence[Pair]):
         self._oids = array("Q")
 
     def append(self, run: Any, job: Any) -> None:
-        """Add a task that the database, or the transaction's file, has already."""
+        """Add a task, which may be new in the session's transaction."""
+        if run._p_oid is None:
+            self._session.connection(self._study).add(run)
         self.run_ids.append(run.entries["id"])
         self._job_ids.append(job.entries["id"])
         self._oids.append(u64(run._p_oid))

@@ -51,6 +51,7 @@ class Query:
 
     def count(self) -> int:
         """How many runs meet the constraint."""
+        self._connection.has_searched = True
         index = self._index
         if self._unsure or self._ids is not None or index.jobless or not self._is_grouped():
             return len(self.ids())
@@ -58,6 +59,7 @@ class Query:
 
     def ids(self) -> list[int]:
         """The ids of the runs that meet the constraint, in order."""
+        self._connection.has_searched = True
         sure = self._candidates()
         sure -= self._unsure
         unsure = set(self._unsure)

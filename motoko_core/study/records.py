@@ -246,8 +246,8 @@ def create(
 ) -> Iterator[list[tuple[Any, Any]]]:
     """Create a run at each point of the parameter space, or find the one that is there already.
 
-    What is created belongs to the transaction of the base's connection. When a portion is complete, what is
-    new leaves the memory.
+    What is created belongs to the transaction of the base's connection, and leaves the memory portion by
+    portion.
 
     :param points: job entries, as :class:`Points` has them.
     :param run_parameters: entries of every run, from :func:`run_entries`, with ``run_name``.
@@ -280,9 +280,9 @@ def create(
             _attach(job, run)
         portion.append((run, job))
         if len(portion) == PORTION:
-            base.connection.spill()
             yield portion
             portion = []
+            base.connection.spill()
     if portion:
         yield portion
 

@@ -65,6 +65,10 @@ class StudyStorage(ClientStorage):  # type: ignore[misc]
         self._oids.clear()
         super().notify_disconnected()
 
+    def catch_up(self) -> None:
+        """Hear of everything that was committed before this call."""
+        self._call("ping")  # the server announces and answers in one order
+
     # ------------------------------------------------------------------ storing
 
     def tpc_begin(self, txn: Any, *args: Any, **kwargs: Any) -> None:
@@ -90,7 +94,7 @@ class StudyStorage(ClientStorage):  # type: ignore[misc]
         self._async_iter(portion)
         buffer.portions += 1
         if buffer.portions % _PORTIONS_AHEAD == 0:
-            self._call("ping")
+            self.catch_up()
 
     def tpc_vote(self, txn: Any) -> Any:
         self._send(self._check_trans(txn, "tpc_vote"))
