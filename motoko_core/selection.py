@@ -67,7 +67,7 @@ class RunList(Sequence[Task]):
     :raises RunFailed: one of the runs has failed for good.
     """
 
-    def __init__(self, runs: list[Task] | LongList, task_manager: TaskManager) -> None:
+    def __init__(self, runs: Sequence[Task], task_manager: TaskManager) -> None:
         self._runs = runs
         self._task_manager = task_manager
 
@@ -87,7 +87,7 @@ class RunList(Sequence[Task]):
     @overload
     def __getitem__(self, index: slice) -> list[Task]: ...
     def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        return self._runs[index]
+        return self.runs[index] if isinstance(index, slice) else self._runs[index]
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self._runs)

@@ -135,13 +135,13 @@ async def in_session(
         async with contextlib.AsyncExitStack() as stack:
             if attempt > 1:
                 await stack.enter_async_context(lane.turn(session, attempt))
-                await stack.enter_async_context(turns(places, session))
-            stack.enter_context(use(session))
             try:
                 leaving: SystemExit | None = None
                 if attempt > 1 and session.journal is not None:
                     session.journal.recover()
-                    session.checkpoint()
+                # The turns end when the work awaits something: it has to begin at once.
+                await stack.enter_async_context(turns(places, session))
+                stack.enter_context(use(session))
                 try:
                     result = await work(session)
                 except SystemExit as exit_:
