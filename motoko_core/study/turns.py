@@ -48,7 +48,7 @@ class Turn:
         session.manager.registerSynch(self)
 
     def beforeCompletion(self, txn: object) -> None:
-        pass
+        self.is_busy = True  # a large commit takes longer than a script may idle
 
     def newTransaction(self, txn: object) -> None:
         pass

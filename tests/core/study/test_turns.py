@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,6 +179,30 @@ def test_turn_ends_when_a_script_idles(
         with ours.held(session, 0.0):
             assert not is_free(theirs)
         assert wait_until(lambda: is_free(theirs), TIMEOUT_S)
+
+
+def test_turn_lasts_as_long_as_the_commit(
+    lines: tuple[turns.Turns, turns.Turns], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_IDLE_S", 0.01)
+    ours, theirs = lines
+    free: list[bool] = []
+    with use(Session("it")) as session:
+        with ours.held(session, 0.0):
+            timed_out = threading.Event()
+            time_out = ours._time_out
+            monkeypatch.setattr(ours, "_time_out", lambda turn: (time_out(turn), timed_out.set()))
+
+        def look() -> None:
+            timed_out.clear()
+            assert timed_out.wait(TIMEOUT_S)
+            free.append(is_free(theirs))
+
+        ours._holder.beforeCompletion(None)  # type: ignore[union-attr]
+        look()
+        session.commit()
+    assert free == [False]
+    assert is_free(theirs)
 
 
 def test_session_takes_over_from_one_that_is_suspended(lines: tuple[turns.Turns, turns.Turns]) -> None:
