@@ -163,6 +163,7 @@ def _changed_objects(connection: Connection) -> set[bytes]:
 
 
 def prefetch(connection: Connection, objects: Iterable[Any]) -> None:
+    """Load those that are not in memory, in one go."""
     ghosts = [obj for obj in objects if obj._p_changed is None and obj._p_jar is not None]
     if len(ghosts) > 1:
         connection.prefetch(ghosts)
