@@ -16,8 +16,9 @@ import pickle
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import ZEO
 from ZODB.Connection import TransactionMetaData
@@ -37,17 +38,15 @@ Record = tuple[bytes, bytes, bytes]
 _PATTERN = "commit-*.journal"
 
 
-def keep_records(connection: Connection) -> None:
-    """Have a connection remember what it writes; once is enough for its life."""
-    storage = connection._storage
-    if hasattr(storage, "motoko_records"):
+def watch_finishing(connection: Connection) -> None:
+    """Have a connection remember whether it has begun to finish a transaction; once is enough."""
+    storage = connection._normal_storage
+    if hasattr(storage, "motoko_finishing"):
         return
-    storage.motoko_records = []
     storage.motoko_finishing = False
-    begin, store = storage.tpc_begin, storage.store
+    begin = storage.tpc_begin
 
     def tpc_begin(txn: Any) -> None:
-        storage.motoko_records = []
         storage.motoko_finishing = False
         begin(txn)
 
@@ -55,11 +54,14 @@ def keep_records(connection: Connection) -> None:
         storage.motoko_finishing = True
         return type(storage).tpc_finish(storage, *arguments)
 
-    def remember(oid: bytes, serial: bytes, data: bytes, version: str, txn: Any) -> Any:
-        storage.motoko_records.append((oid, serial, data))
-        return store(oid, serial, data, version, txn)
+    storage.tpc_begin, storage.tpc_finish = tpc_begin, tpc_finish
 
-    storage.tpc_begin, storage.store, storage.tpc_finish = tpc_begin, remember, tpc_finish
+
+def _records(connection: Connection, txn: Any) -> Iterator[Record]:
+    """What a connection is about to write."""
+    if not connection._needs_to_join:
+        # Connections share the client of the server; it keeps what it was given in a file.
+        yield from connection._normal_storage._storage.records(txn.data(connection))
 
 
 class Journal:
@@ -92,7 +94,7 @@ class Journal:
         mended = 0
         for path in sorted(self.directory.glob(_PATTERN)):
             try:
-                identity, parts = pickle.loads(path.read_bytes())
+                identity, parts = _read(path)
             except (EOFError, pickle.UnpicklingError):
                 path.unlink()  # killed while writing it: nothing had been finished
                 continue
@@ -154,22 +156,18 @@ class _Guard:
     def tpc_begin(self, txn: Any) -> None:
         for connection in self._connections.values():
             if connection._needs_to_join:
-                connection._storage.motoko_records = []
-                connection._storage.motoko_finishing = False
+                connection._normal_storage.motoko_finishing = False
 
     def commit(self, txn: Any) -> None:
         pass
 
     def tpc_vote(self, txn: Any) -> None:
-        parts = {
-            name: connection._storage.motoko_records
-            for name, connection in self._connections.items()
-            if connection._storage.motoko_records
-        }
+        parts = {name: _records(connection, txn) for name, connection in self._connections.items()}
+        parts = {name: chain([first], rest) for name, rest in parts.items() if (first := next(rest, None))}
         if len(parts) < 2:
             return  # one database is atomic by itself
         with self._path.open("wb") as file:
-            pickle.dump((self._identity, parts), file)
+            _write_down(file, self._identity, parts)
             file.flush()
             os.fsync(file.fileno())
 
@@ -177,11 +175,26 @@ class _Guard:
         self._path.unlink(missing_ok=True)
 
     def tpc_abort(self, txn: Any) -> None:
-        if not any(connection._storage.motoko_finishing for connection in self._connections.values()):
+        if not any(connection._normal_storage.motoko_finishing for connection in self._connections.values()):
             self._path.unlink(missing_ok=True)
 
     def abort(self, txn: Any) -> None:
         pass
+
+
+def _write_down(file: IO[bytes], identity: str, parts: Mapping[str, Iterable[Record]]) -> None:
+    # One by one: a transaction may be larger than the memory.
+    pickle.dump((identity, list(parts)), file)
+    for records in parts.values():
+        for record in records:
+            pickle.dump(record, file)
+        pickle.dump(None, file)
+
+
+def _read(path: Path) -> tuple[str, dict[str, list[Record]]]:
+    with path.open("rb") as file:
+        identity, names = pickle.load(file)
+        return identity, {name: list(iter(lambda: pickle.load(file), None)) for name in names}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from motoko_core.errors import RunFailed, TaskError
 from motoko_core.session import Session, current_session
 from motoko_core.states import is_active, is_failure
 from motoko_core.study.feed import SAFETY_S, feed_of
+from motoko_core.study.long_list import LongList
 from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
@@ -64,27 +65,42 @@ class RunList(Sequence[Task]):
     """Tasks in a fixed order: a sequence of ``(run, job)`` pairs that can be awaited.
 
     Awaiting commits, waits until every run is done, begins a new transaction, and gives the list of pairs.
-    Done is FINISHED, or any later state that the user's own code has set since.
+    Done is FINISHED, or any later state that the user's own code has set since. The pairs of a long list are
+    looked up when they are asked for.
 
     :raises RunFailed: one of the runs has failed for good.
     """
 
-    def __init__(self, runs: list[Task], task_manager: TaskManager) -> None:
-        self.runs = runs
+    def __init__(self, runs: Sequence[Task], task_manager: TaskManager) -> None:
+        self._runs = runs
         self._task_manager = task_manager
+
+    @property
+    def runs(self) -> list[Task]:
+        """The pairs as a list."""
+        return self._runs if isinstance(self._runs, list) else list(self._runs)
+
+    @property
+    def _ids(self) -> Sequence[int]:
+        if isinstance(self._runs, LongList):
+            return self._runs.run_ids
+        return [run.entries["id"] for run, _ in self._runs]
 
     @overload
     def __getitem__(self, index: int) -> Task: ...
     @overload
     def __getitem__(self, index: slice) -> list[Task]: ...
     def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        return self.runs[index]
+        return self.runs[index] if isinstance(index, slice) else self._runs[index]
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._runs)
 
     def __len__(self) -> int:
-        return len(self.runs)
+        return len(self._runs)
 
     def __repr__(self) -> str:
-        return f"<RunList {', '.join(f'{self._task_manager.study}.{r.id}' for r, _ in self.runs)}>"
+        return f"<RunList {_some(self._task_manager, self._ids)}>"
 
     def to_dataframe(self) -> pandas.DataFrame:
         """The tasks as a table, in the order of the list; see :meth:`TaskSelection.to_dataframe`."""
@@ -97,24 +113,24 @@ class RunList(Sequence[Task]):
 
     async def _wait(self) -> list[Task]:
         manager = self._task_manager
-        ids = [run.entries["id"] for run, _ in self.runs]
+        ids = self._ids
         session = current_session()
         session.checkpoint()
         with feed_of(manager.database) as feed, feed.watching(ids) as watcher:
             await feed.current()  # the index knows what was just committed
             left = look = frozenset(ids)
             while left := left - {run_id for run_id in sorted(look) if _is_done(manager, run_id)}:
-                with _waiting(session, _some(manager, left)):
+                with _waiting(session, f"{_some(manager, sorted(left))} to be done"):
                     look = await watcher.changed() & left
                     await session.ready()
         session.checkpoint()
         return self.runs
 
 
-def _some(manager: TaskManager, run_ids: frozenset[int]) -> str:
-    first = ", ".join(f"{manager.study}.{run_id}" for run_id in sorted(run_ids)[:3])
+def _some(manager: TaskManager, run_ids: Sequence[int]) -> str:
+    first = ", ".join(f"{manager.study}.{run_id}" for run_id in run_ids[:3])
     more = f" and {len(run_ids) - 3} more" if len(run_ids) > 3 else ""
-    return f"{first}{more} to be done"
+    return first + more
 
 
 def _is_done(manager: TaskManager, run_id: int) -> bool:

@@ -13,16 +13,17 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import transaction
 import wrapt
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
 from motoko_core.errors import ConflictRetriesExceeded, StaleObjectError
-from motoko_core.journal import Journal, keep_records
+from motoko_core.journal import Journal, watch_finishing
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -37,6 +38,8 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 30
 #: After so many objects handed out, a session forgets those that nobody has any more.
 _HANDED = 1000
+#: And after lost connections, each of which a server has some seconds to mend.
+_CONNECTIONS = 3
 
 
 class Openable(Protocol):
@@ -51,6 +54,30 @@ class Openable(Protocol):
     def open(self, manager: Any) -> Connection: ...
 
 
+def stale(reference: str) -> StaleObjectError:
+    """The error about using what a session has handed out after its end."""
+    return StaleObjectError(
+        f"{reference} was handed out by a session that is over",
+        hint="Keep the reference instead of the object, and get it again where it is needed: "
+        f"workflow.get_runs([{reference!r}]), or a selection.",
+    )
+
+
+class CreatesTasks(Protocol):
+    """A study in which sessions take turns at creating tasks."""
+
+    @property
+    def key(self) -> str: ...
+
+    def has_turn(self, session: Session) -> bool: ...
+
+    def take_turn(self, session: Session) -> None: ...
+
+    async def come(self, session: Session) -> None: ...
+
+    def end_soon(self, session: Session) -> None: ...
+
+
 class _Ended:
     """What a handed-out object turns into when its session is over."""
 
@@ -58,12 +85,7 @@ class _Ended:
         object.__setattr__(self, "_reference", reference)
 
     def _refuse(self) -> StaleObjectError:
-        reference = object.__getattribute__(self, "_reference")
-        return StaleObjectError(
-            f"{reference} was handed out by a session that is over",
-            hint="Keep the reference instead of the object, and get it again where it is needed: "
-            f"workflow.get_runs([{reference!r}]), or a selection.",
-        )
+        return stale(object.__getattribute__(self, "_reference"))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what interpreters and proxies probe for is simply not there
@@ -138,6 +160,8 @@ class Session:
 
     #: Whether committing and retrying is the engine's business, not the user code's.
     managed = False
+    #: How long creating a task may wait for other processes that create tasks; as long as they need.
+    patience_s: float | None = None
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -152,6 +176,8 @@ class Session:
         self.waiting: list[str] = []
         #: Makes commits over several databases survive ``kill -9``; set it before anything is opened.
         self.journal: Journal | None = None
+        #: The studies in which the session has created tasks, or tried to.
+        self.creates_in: set[CreatesTasks] = set()
         #: Called when a transaction is over, committed (True) or not; not in the default session.
         self.after: list[Callable[[bool], None]] = []
         self._active = False
@@ -171,7 +197,7 @@ class Session:
     def _open(self, database: Openable) -> Connection:
         connection = database.open(self.manager)
         if self.journal is not None:
-            keep_records(connection)
+            watch_finishing(connection)
         # The transaction finishes its databases in the order of their keys, and kill -9 can fall between
         # two of them: what marks a piece of work as done has to come last, then it is never lost.
         # Among equals it is ZODB's order, by address: if two processes locked the same two databases in
@@ -219,6 +245,9 @@ class Session:
         """Commit what was done so far, and go on in a new transaction that sees what others committed."""
         self.commit()
         self.begin()
+
+    def note_conflict(self, error: Exception) -> None:
+        """What was done so far cannot be committed any more."""
 
     def commit_after(self, work: Callable[[], T]) -> T:
         """Do something and commit. A conflict is raised: whoever runs this session calls everything again."""
@@ -275,7 +304,10 @@ class DefaultSession(Session):
         self.manager.commit()
 
     def commit_after(self, work: Callable[[], T]) -> T:
-        """Commit what came before, do something and commit; do it again after a conflict."""
+        """Commit what came before, do something and commit; again after a conflict or a lost connection.
+
+        Whether such a commit has happened or not, doing it again must give the same.
+        """
         try:
             self.checkpoint()
         except BaseException:
@@ -285,6 +317,10 @@ class DefaultSession(Session):
             try:
                 result = work()
                 self.checkpoint()
+            except ClientDisconnected:
+                self.abort()
+                if attempt >= _CONNECTIONS:
+                    raise
             except ConflictError as error:
                 self.abort()
                 if attempt == MAX_ATTEMPTS:
@@ -349,15 +385,38 @@ def transact(title: str, work: Callable[[], T]) -> T:
 
     :raises ConflictRetriesExceeded: after :data:`MAX_ATTEMPTS` conflicts.
     """
+    places: set[CreatesTasks] = set()
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        with use(Session(title)) as session:
+        session = Session(title)
+        for place in in_order(places):
+            place.take_turn(session)
+        with use(session):
             try:
                 result = work()
                 session.commit()
             except ConflictError as error:
                 if attempt == MAX_ATTEMPTS:
                     raise give_up(title, error) from error
+                places = session.creates_in
             else:
                 return result
         time.sleep(backoff_s(attempt))
     raise AssertionError("unreachable")
+
+
+def in_order(places: Iterable[CreatesTasks]) -> list[CreatesTasks]:
+    """Studies in the order in which every process takes its turns, so that nobody waits in a circle."""
+    return sorted(places, key=lambda place: place.key)
+
+
+@contextlib.asynccontextmanager
+async def turns(places: Iterable[CreatesTasks], session: Session) -> AsyncIterator[None]:
+    """Wait for turns at creating tasks, for a session that begins its work in the context at once."""
+    coming = in_order(places)
+    try:
+        for place in coming:
+            await place.come(session)
+    finally:
+        for place in coming:
+            place.end_soon(session)
+    yield

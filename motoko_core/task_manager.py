@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from motoko_core.config import load_study_config
 from motoko_core.errors import MotokoError, TaskError
 from motoko_core.locks import holder
+from motoko_core.progress import shown
 from motoko_core.selection import Constraints, RunList, TaskSelection, TaskSelectionEval, hand_out
 from motoko_core.session import current_session
 from motoko_core.study import records
 from motoko_core.study.blackdynamite import StudyBase
 from motoko_core.study.constraints import Constraint, parse
 from motoko_core.study.database import StudyDatabase
+from motoko_core.study.long_list import LongList
 
 if TYPE_CHECKING:
     from motoko_core.workflow import Workflow
@@ -72,6 +74,7 @@ class TaskManager:
     @property
     def base(self) -> StudyBase:
         """BlackDynamite's base for the study, in the current session: ``.runs``, ``.jobs``, by id."""
+        current_session().connection(self.database).has_searched = True
         return self.database.base
 
     def connect(self) -> StudyBase:
@@ -116,7 +119,7 @@ class TaskManager:
 
         :raises TaskError: there is none.
         """
-        base = self.base
+        base = self.database.base
         run = base._get_runs().entries.get(run_id)
         if run is None:
             raise TaskError(
@@ -172,7 +175,7 @@ class TaskManager:
                 f"run_params of {self.study!r} is {run_params!r}, not a mapping of names to values"
             )
         config = self.study_config
-        points = records.expand(_merge(config.job_space, job_params), config.job, study=self.study)
+        points = records.Points(_merge(config.job_space, job_params), config.job, study=self.study)
         entries = {
             "machine_name": "localhost",
             "nproc": 1,
@@ -181,8 +184,18 @@ class TaskManager:
             "run_name": name,
             "event_name": caller,
         }
-        pairs = records.create(self.base, points, entries, records.StudyFiles(config))
-        return RunList([hand_out(self, pair) for pair in pairs], self)
+        files = records.StudyFiles(config)
+        with self.database.creating() as base:
+            portions = records.create(base, points, entries, files)
+            if len(points) < records.PORTION:
+                return RunList([hand_out(self, pair) for portion in portions for pair in portion], self)
+            found = LongList(self.database)
+            with shown(len(points), f"creating tasks in {self.study}") as advance:
+                for portion in portions:
+                    for run, job in portion:
+                        found.append(run, job)
+                    advance(len(portion))
+            return RunList(found, self)
 
 
 def _merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from motoko_core.engine.blame import UNDOING, is_conflict
-from motoko_core.session import MAX_ATTEMPTS, Session, backoff_s, current_session, give_up, use
+from motoko_core.session import (
+    MAX_ATTEMPTS,
+    CreatesTasks,
+    Session,
+    backoff_s,
+    current_session,
+    give_up,
+    turns,
+    use,
+)
 
 if TYPE_CHECKING:
     from motoko_core.engine.servers import Servers
@@ -27,6 +36,9 @@ _LANE_LIMIT_S = 60.0
 
 class EngineSession(Session):
     """A session that the engine commits, and whose work it calls again after a conflict."""
+
+    # For longer the event loop is not held up: the work is called again when its turn has come.
+    patience_s = 0.2
 
     def __init__(self, title: str) -> None:
         super().__init__(title)
@@ -49,11 +61,17 @@ class EngineSession(Session):
         if self.revoked:
             self.abort()
             raise asyncio.CancelledError
+        if self.conflict is not None:
+            self.abort()
+            raise self.conflict
         try:
             super().commit()
         except UNDOING as error:
             self.conflict = error
             raise
+
+    def note_conflict(self, error: Exception) -> None:
+        self.conflict = error
 
 
 class FiringSession(EngineSession):
@@ -120,18 +138,20 @@ async def in_session(
 
     :raises ~motoko_core.errors.ConflictRetriesExceeded: after too many conflicts.
     """
+    places: set[CreatesTasks] = set()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         session = make_session(title)
         async with contextlib.AsyncExitStack() as stack:
             if attempt > 1:
                 await stack.enter_async_context(lane.turn(session, attempt))
             await session.ready()
-            stack.enter_context(use(session))
             try:
                 leaving: SystemExit | None = None
                 if attempt > 1 and session.journal is not None:
                     session.journal.recover()
-                    session.checkpoint()
+                # The turns end when the work awaits something: it has to begin at once.
+                await stack.enter_async_context(turns(places, session))
+                stack.enter_context(use(session))
                 try:
                     result = await work(session)
                 except SystemExit as exit_:
@@ -145,6 +165,7 @@ async def in_session(
                 logger.debug("%s: conflict in attempt %d: %s", title, attempt, error)
                 if attempt == MAX_ATTEMPTS:
                     raise give_up(title, error) from error
+                places = session.creates_in
             else:
                 if leaving is not None:
                     raise leaving
@@ -182,6 +203,9 @@ def event(func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
                 if isinstance(session, EngineSession):
                     session.conflict = None  # it is mended here
                 await asyncio.sleep(backoff_s(attempt))
+                async with turns(session.creates_in, session):
+                    session.abort()
+                    session.begin()
             else:
                 return result
         raise AssertionError("unreachable")

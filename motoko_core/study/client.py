@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import ZODB
 from BTrees.Interfaces import IBTree
-from ZEO.ClientStorage import ClientStorage
 from ZEO.Exceptions import ClientDisconnected, ServerException
 from ZODB.broken import Broken
-from ZODB.Connection import Connection
 from ZODB.POSException import ConflictError, POSKeyError
 from ZODB.utils import u64
 
 from motoko_core.errors import DatabaseFault, MotokoError
+from motoko_core.study.bulk_client import BulkClient
+from motoko_core.study.connection import SpillingConnection
 from motoko_core.study.datafile import BACKUP_HINT, damaged
 
 if TYPE_CHECKING:
@@ -57,18 +57,12 @@ def errno_of(error: BaseException) -> int | None:
     return None
 
 
-class StudyClient(ClientStorage):  # type: ignore[misc]
+class StudyClient(BulkClient):
     """The client of a server."""
 
     def __init__(self, server: Server, **options: Any) -> None:
         self._motoko_server = server
         super().__init__(server.address, **options)
-
-    def notify_disconnected(self) -> None:
-        # Up to a hundred new object ids are kept in stock. A server that was started again meanwhile gives
-        # the same ones to others, and then two objects would have one id.
-        self._oids.clear()
-        super().notify_disconnected()
 
     def loadBefore(self, oid: bytes, tid: bytes) -> Any:
         try:
@@ -108,7 +102,7 @@ def _text(error: Exception) -> str:
     return str(error)
 
 
-class StudyConnection(Connection):  # type: ignore[misc]
+class StudyConnection(SpillingConnection):
     """Reads objects; says which of them cannot be read."""
 
     #: Classes that the object which is being read needs, and that cannot be imported.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import transaction
-import ZEO
 import ZODB
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.FileStorage import FileStorage
+from ZODB.POSException import ConflictError
 
 from motoko_core.config import StudyConfig
 from motoko_core.errors import DatabaseFault, StudyError
-from motoko_core.session import current_session, forget
+from motoko_core.session import Session, current_session, forget
 from motoko_core.study import blackdynamite as bd
 from motoko_core.study.client import StudyClient, StudyDB
 from motoko_core.study.constraints import Names
@@ -21,6 +23,7 @@ from motoko_core.study.index import RunIndex
 from motoko_core.study.layout import MOTOKO_SCHEMA, find_schema
 from motoko_core.study.pulse import Pulse
 from motoko_core.study.server import Address, Server, start_servers, study_server
+from motoko_core.study.turns import LIMIT_S, Turns, turns_in
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -32,6 +35,8 @@ _OBJECTS_PER_CONNECTION = 10_000
 #: in 0.1 ms per run, and from the server in 1 ms. Each record in it takes 0.15 kB of memory besides.
 _CLIENT_CACHE_BYTES = 32 * 2**20
 _CONNECT_TIMEOUT_S = 15
+#: How long who has the turn in one study waits for the turn in another.
+_SECOND_TURN_S = 1.0
 
 
 class Database:
@@ -68,7 +73,7 @@ class Database:
                 cache_size=_CLIENT_CACHE_BYTES,
                 server_sync=False,
             )
-        except ZEO.Exceptions.ClientDisconnected as error:
+        except ClientDisconnected as error:
             raise StudyError(
                 f"the server of {self.server.title} at {self.server.address} does not answer",
                 hint=f"Its log is {self.server.directory / 'zeo.log'}.",
@@ -138,6 +143,7 @@ class StudyDatabase(Database):
         super().__init__(study_server(name, config.directory, host))
         self._schema: str | None = None
         self._index: RunIndex | None = None
+        self._turns: Turns | None = None
 
     @property
     def exists(self) -> bool:
@@ -181,6 +187,67 @@ class StudyDatabase(Database):
                 hint="Nothing was changed. Install a later Motoko: pip install --upgrade motoko",
             )
 
+    # ------------------------------------------------------------------ creating tasks
+
+    @contextmanager
+    def creating(self) -> Iterator[bd.StudyBase]:
+        """BlackDynamite's view of the study for creating tasks, when it is the current session's turn.
+
+        :raises ConflictError: others have created tasks since the session's transaction began; or they are
+            at it, and the session has no time to wait for them.
+        """
+        session = current_session()
+        session.creates_in.add(self)
+        try:
+            with self._turn(session) as others:
+                if others is None and session.patience_s is not None:
+                    raise ConflictError(f"another process is creating tasks in {self.server.title}")
+                if others is not False:
+                    self._catch_up(session)
+                yield self.base
+        except ConflictError as error:
+            session.note_conflict(error)
+            raise
+
+    def _turn(self, session: Session) -> AbstractContextManager[bool | None]:
+        if self._turns is None:
+            self._turns = turns_in(self.server.directory)
+        if self._turns is None:
+            return nullcontext(True)
+        patience_s = LIMIT_S if session.patience_s is None else session.patience_s
+        if any(place.has_turn(session) for place in session.creates_in if place is not self):
+            patience_s = min(patience_s, _SECOND_TURN_S)  # two could wait for each other
+        return self._turns.held(session, patience_s)
+
+    def _catch_up(self, session: Session) -> None:
+        """See what others have created since the session's transaction began."""
+        self.db.storage.catch_up()
+        connection = session.connection(self)
+        counters = self.base_on(connection).data.entries
+        if not connection.catch_up(counters):
+            raise ConflictError(f"tasks were created in {self.server.title} meanwhile", object=counters)
+
+    def has_turn(self, session: Session) -> bool:
+        """Whether it is the session's turn at creating tasks."""
+        return self._turns is not None and self._turns.is_held_by(session)
+
+    def take_turn(self, session: Session) -> None:
+        """Wait for the turn at creating tasks, for a session that begins now."""
+        with self._turn(session):
+            self.db.storage.catch_up()
+
+    async def come(self, session: Session) -> None:
+        """As :meth:`take_turn`, but without holding up the event loop; :meth:`end_soon` is to follow."""
+        if self._turns is not None and await self._turns.come(session):
+            self.db.storage.catch_up()
+
+    def end_soon(self, session: Session) -> None:
+        """End the session's turn when its code awaits or idles."""
+        if self._turns is not None:
+            self._turns.end_soon(session)
+
+    # ------------------------------------------------------------------ the index
+
     @property
     def index(self) -> RunIndex:
         """The in-memory table of runs, filled at the first use."""
@@ -202,7 +269,7 @@ class StudyDatabase(Database):
             if self._index is not None:
                 self._index.close()
                 self._index = None
-            self._schema = None
+            self._schema = self._turns = None
             super().close()
 
     def create(self) -> None:

@@ -51,6 +51,7 @@ class Query:
 
     def count(self) -> int:
         """How many runs meet the constraint."""
+        self._connection.has_searched = True
         index = self._index
         if self._unsure or self._ids is not None or index.jobless or not self._is_grouped():
             return len(self.ids())
@@ -58,6 +59,7 @@ class Query:
 
     def ids(self) -> list[int]:
         """The ids of the runs that meet the constraint, in order."""
+        self._connection.has_searched = True
         sure = self._candidates()
         sure -= self._unsure
         unsure = set(self._unsure)
@@ -136,8 +138,8 @@ class Query:
         for begin in range(0, len(ids), _PREFETCH):
             chunk = ids[begin : begin + _PREFETCH]
             runs = {run_id: run for run_id in chunk if (run := self._runs.get(run_id)) is not None}
-            _prefetch(self._connection, runs.values())
-            _prefetch(self._connection, [run.entries for run in runs.values()])
+            prefetch(self._connection, runs.values())
+            prefetch(self._connection, [run.entries for run in runs.values()])
             for run_id, run in runs.items():
                 entries = run.entries
                 if self._names is not None and entries.get("run_name") not in self._names:
@@ -164,7 +166,8 @@ def _changed_objects(connection: Connection) -> set[bytes]:
     return oids
 
 
-def _prefetch(connection: Connection, objects: Iterable[Any]) -> None:
+def prefetch(connection: Connection, objects: Iterable[Any]) -> None:
+    """Load those that are not in memory, in one go."""
     ghosts = [obj for obj in objects if obj._p_changed is None and obj._p_jar is not None]
     if len(ghosts) > 1:
         connection.prefetch(ghosts)

@@ -1,8 +1,11 @@
 """Creating jobs and runs in bulk, each only once.
 
-A job is known by its parameters, a run by its job and its own parameters. Motoko keeps an index of the
-digests of these beside BlackDynamite's trees; records that BlackDynamite's tools have created are taken
-into it when the next task is created. (BlackDynamite compares with every stored run instead.)
+A job is known by its parameters, a run by its job and its own parameters. Motoko keeps an index of these
+beside BlackDynamite's trees; records that BlackDynamite's tools have created are taken into it when the next
+task is created. (BlackDynamite compares with every stored run instead.)
+
+Neighbours in a sweep are neighbours in the index: creating many tasks touches few of its buckets, and those
+that are filled can leave the memory.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import copy
 import datetime
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -32,6 +35,10 @@ _BOOKKEEPING = frozenset(
     }
 )
 _REFUSED = ("id", "job_id", "state")
+#: Bytes of a job's parameters that stand in the index as they are.
+_PLAIN_IDENTITY = 64
+#: Tasks after which what was created leaves the memory, until the commit.
+PORTION = 1000
 
 # ------------------------------------------------------------------ values
 
@@ -69,7 +76,7 @@ def convert(value: Any, wanted: type | None, name: str) -> Any:
     )
 
 
-def _span(name: str, value: Any, wanted: type) -> Iterable[Any]:
+def _span(name: str, value: Any, wanted: type) -> list[Any]:
     """The values that a job parameter takes: a list spans the space, unless the parameter is one."""
     if hasattr(value, "tolist"):
         value = value.tolist()
@@ -77,21 +84,32 @@ def _span(name: str, value: Any, wanted: type) -> Iterable[Any]:
     return [convert(item, wanted, name) for item in (value if several else [value])]
 
 
-def expand(parameters: Mapping[str, Any], types: Mapping[str, type], *, study: str) -> list[dict[str, Any]]:
-    """Expand job parameters into the points of the space that they span, in the order of BlackDynamite.
+class Points(Collection[dict[str, Any]]):
+    """The points of the space that job parameters span, in the order of BlackDynamite; made when asked for.
 
     :raises TaskError: a parameter is not declared, or a value is of the wrong type.
     """
-    axes: dict[str, Iterable[Any]] = {}
-    for name, value in parameters.items():
-        key = name.lower()
-        if key not in types:
-            raise TaskError(
-                f"the study {study!r} has no job parameter {name!r}",
-                hint=nearest(name, types) + " They are declared under `job:` in bd.yaml.",
-            )
-        axes[key] = _span(name, value, types[key])
-    return [dict(zip(axes, point, strict=True)) for point in product(*axes.values())]
+
+    def __init__(self, parameters: Mapping[str, Any], types: Mapping[str, type], *, study: str) -> None:
+        self._axes: dict[str, list[Any]] = {}
+        for name, value in parameters.items():
+            key = name.lower()
+            if key not in types:
+                raise TaskError(
+                    f"the study {study!r} has no job parameter {name!r}",
+                    hint=nearest(name, types) + " They are declared under `job:` in bd.yaml.",
+                )
+            self._axes[key] = _span(name, value, types[key])
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self._axes.values()))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for point in product(*self._axes.values()):
+            yield dict(zip(self._axes, point, strict=True))
+
+    def __contains__(self, point: object) -> bool:
+        return any(point == other for other in self)
 
 
 def run_entries(parameters: Mapping[str, Any], types: Mapping[str, type], *, study: str) -> dict[str, Any]:
@@ -110,28 +128,39 @@ def run_entries(parameters: Mapping[str, Any], types: Mapping[str, type], *, stu
 
 def _canonical(value: Any) -> str:
     """A text that is the same for equal values, whatever their number type or the order of their keys."""
+    if isinstance(value, str):
+        return repr(value)
+    if isinstance(value, (bool, int, float)):
+        return repr(int(value) if not isinstance(value, float) or value.is_integer() else value)
     if isinstance(value, Mapping):
         items = sorted((_canonical(k), _canonical(v)) for k, v in value.items())
         return "{" + ",".join(f"{k}:{v}" for k, v in items) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(_canonical, value)) + "]"
-    if isinstance(value, bool):
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
     return repr(value)
 
 
-def _digest(entries: Mapping[str, Any]) -> bytes:
-    return hashlib.sha256(_canonical(entries).encode()).digest()[:16]
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()[:16]
 
 
-def _job_digest(entries: Mapping[str, Any]) -> bytes:
-    return _digest({k: v for k, v in entries.items() if k != "id"})
+def _job_identity(entries: Mapping[str, Any]) -> bytes:
+    text = _canonical({k: v for k, v in entries.items() if k != "id"}).encode("utf-8", "surrogatepass")
+    # The former are shorter than the latter: they cannot be equal.
+    return text if len(text) <= _PLAIN_IDENTITY else text[:_PLAIN_IDENTITY] + _digest(text)
 
 
-def _run_digest(entries: Mapping[str, Any]) -> bytes:
-    return _digest({k: v for k, v in entries.items() if k not in _BOOKKEEPING})
+def _run_parameters_identity(entries: Mapping[str, Any]) -> bytes:
+    parameters = {k: v for k, v in entries.items() if k not in _BOOKKEEPING and k != "job_id"}
+    return _digest(_canonical(parameters).encode("utf-8", "surrogatepass"))
+
+
+def _identity_in_job(job_id: int, parameters: bytes) -> bytes:
+    return job_id.to_bytes(8, "big") + parameters
+
+
+def _run_identity(entries: Mapping[str, Any]) -> bytes:
+    return _identity_in_job(entries["job_id"], _run_parameters_identity(entries))
 
 
 # ------------------------------------------------------------------ files
@@ -165,90 +194,103 @@ class StudyFiles:
 
 
 class _Records:
-    """One kind of record in a study's tree, with its identity index.
+    """One kind of record in a study's tree, with its index of identities.
 
     :param kind: ``jobs`` or ``runs``.
     """
 
-    def __init__(self, base: bd.StudyBase, kind: str, digest: Callable[[Mapping[str, Any]], bytes]) -> None:
+    def __init__(self, base: bd.StudyBase, kind: str, identity: Callable[[Mapping[str, Any]], bytes]) -> None:
         self._tree = base.data.entries
         self._kind = kind
-        self._digest = digest
+        self._index, self._seen = f"motoko_{kind}_by_identity", f"motoko_{kind}_taken_in"
         self.records = self._tree[kind].entries
-        if f"motoko_{kind}" not in self._tree:
-            self._tree[f"motoko_{kind}"] = OOBTree()
-            self._tree[f"motoko_{kind}_seen"] = 0
-        self._known = self._tree[f"motoko_{kind}"]
-        self._adopt()
+        if self._index not in self._tree:
+            self._tree[self._index] = OOBTree()
+            self._tree[self._seen] = 0
+        self._known = self._tree[self._index]
+        self._adopt(identity)
 
-    def _adopt(self) -> None:
+    def _adopt(self, identity: Callable[[Mapping[str, Any]], bytes]) -> None:
         """Take in what others have created since."""
-        seen, counter = self._tree[f"motoko_{self._kind}_seen"], self._tree[f"{self._kind}_counter"]
+        seen, counter = self._tree[self._seen], self._tree[f"{self._kind}_counter"]
         if seen + 1 == counter:
             return
         for record_id, record in self.records.items(seen + 1):
-            digest = self._digest(dict(record.entries))
-            if self._known.get(digest) not in self.records:  # the one that was known may be deleted
-                self._known[digest] = record_id
-        self._tree[f"motoko_{self._kind}_seen"] = counter - 1
+            key = identity(dict(record.entries))
+            if self._known.get(key) not in self.records:  # the one that was known may be deleted
+                self._known[key] = record_id
+        self._tree[self._seen] = counter - 1
 
-    def find(self, entries: Mapping[str, Any]) -> Any:
-        """The record with the same identity, or None."""
-        record_id = self._known.get(self._digest(entries))
+    def find(self, identity: bytes) -> Any:
+        """The record with an identity, or None."""
+        record_id = self._known.get(identity)
         return None if record_id is None else self.records.get(record_id)
 
-    def add(self, entries: dict[str, Any], make: Callable[[dict[str, Any]], Any]) -> Any:
+    def add(self, identity: bytes, entries: dict[str, Any], make: Callable[[dict[str, Any]], Any]) -> Any:
         """Store a new record under the next id."""
-        digest = self._digest(entries)
         record_id = self._tree[f"{self._kind}_counter"]
         self._tree[f"{self._kind}_counter"] = record_id + 1
-        self._tree[f"motoko_{self._kind}_seen"] = record_id
-        record = make({**entries, "id": record_id})
+        self._tree[self._seen] = record_id
+        entries["id"] = record_id
+        record = make(entries)
         self.records[record_id] = record
-        self._known[digest] = record_id
+        self._known[identity] = record_id
         return record
 
 
 def create(
     base: bd.StudyBase,
-    points: Sequence[Mapping[str, Any]],
+    points: Iterable[Mapping[str, Any]],
     run_parameters: Mapping[str, Any],
     files: StudyFiles,
-) -> list[tuple[Any, Any]]:
+) -> Iterator[list[tuple[Any, Any]]]:
     """Create a run at each point of the parameter space, or find the one that is there already.
 
-    :param points: job entries, from :func:`expand`.
+    What is created belongs to the transaction of the base's connection, and leaves the memory portion by
+    portion.
+
+    :param points: job entries, as :class:`Points` has them.
     :param run_parameters: entries of every run, from :func:`run_entries`, with ``run_name``.
-    :returns: the (run, job) pairs in the order of ``points``.
+    :returns: the (run, job) pairs in the order of ``points``, in portions of :data:`PORTION`.
     """
-    jobs = _Records(base, "jobs", _job_digest)
-    runs = _Records(base, "runs", _run_digest)
+    jobs = _Records(base, "jobs", _job_identity)
+    runs = _Records(base, "runs", _run_identity)
     data = base.data
     job_types, run_types = data["job_desc"].types, data["run_desc"].types
+    make_job = partial(bd.new_job, types=job_types)
+    job_names = [name for name in job_types.entries if name != "id"]
+    parameters = _run_parameters_identity(run_parameters)
     fresh = {"state": CREATED, "last_step": None, "last_step_time": None, "start_time": None}
     fresh["exec"] = files.exec_id
-    file_ids: list[str] | None = None
-    pairs = []
+    make_run: Callable[[dict[str, Any]], Any] | None = None
+    portion: list[tuple[Any, Any]] = []
     for point in points:
-        job = jobs.find(point)
+        identity = _job_identity(point)
+        job = jobs.find(identity)
         if job is None:
-            job = jobs.add(dict(point), partial(bd.new_job, types=job_types))
-            _enter_in_blackdynamites_index(data["jobsindex"], job, job_types.entries)
-        entries = {**run_parameters, "job_id": job.entries["id"]}
-        run = runs.find(entries)
+            job = jobs.add(identity, dict(point), make_job)
+            _enter_in_blackdynamites_index(data["jobsindex"], job, job_names)
+        job_id = job.entries["id"]
+        identity = _identity_in_job(job_id, parameters)
+        run = runs.find(identity)
         if run is None:
-            if file_ids is None:
-                file_ids = files.store(base)
-            run = runs.add({**fresh, **entries}, partial(bd.new_run, types=run_types, files=file_ids))
+            if make_run is None:
+                make_run = partial(bd.new_run, types=run_types, files=files.store(base))
+            run = runs.add(identity, {**fresh, **run_parameters, "job_id": job_id}, make_run)
             _attach(job, run)
-        pairs.append((run, job))
-    return pairs
+        portion.append((run, job))
+        if len(portion) == PORTION:
+            yield portion
+            portion = []
+            base.connection.spill()
+    if portion:
+        yield portion
 
 
 def _enter_in_blackdynamites_index(index: Any, job: Any, names: Iterable[str]) -> None:
     # Its keys are tuples of values without their names: one job that lacks a parameter, or has None for it,
     # and Python cannot order them any more, so that every later look-up of BlackDynamite's fails.
-    if any(job.entries.get(name) is None for name in names if name != "id"):
+    if any(job.entries.get(name) is None for name in names):
         return
     try:
         index[job.get_params()] = job.entries["id"]

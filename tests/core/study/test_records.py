@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from motoko_core import lifecycle
 from motoko_core.errors import TaskError
 from motoko_core.session import Session, use
-from motoko_core.study.records import _canonical, convert, expand
+from motoko_core.study.records import Points, _canonical, convert
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks
 
@@ -60,10 +60,10 @@ def test_converted_value_is_a_copy() -> None:
 
 
 def test_points_are_in_the_order_of_the_parameters() -> None:
-    found = expand({"n": [1, 2], "x": [3, 4]}, {"x": float, "n": int}, study="it")
+    found = list(Points({"n": [1, 2], "x": [3, 4]}, {"x": float, "n": int}, study="it"))
     assert [(point["n"], point["x"]) for point in found] == [(1, 3.0), (1, 4.0), (2, 3.0), (2, 4.0)]
-    assert expand({"n": []}, {"n": int}, study="it") == []
-    assert expand({}, {"n": int}, study="it") == [{}]
+    assert list(Points({"n": []}, {"n": int}, study="it")) == []
+    assert list(Points({}, {"n": int}, study="it")) == [{}]
 
 
 VALUES = st.recursive(
