@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
 
 Task: TypeAlias = tuple[Any, Any]
-#: Tasks after which a selection that is iterated gives up what user code has read.
-_TRIM = 1000
+#: Tasks that a selection reads together when it is iterated; then it gives up those before.
+_PREFETCH = 200
 
 Constraints: TypeAlias = "str | Iterable[str] | None"
 
@@ -258,19 +258,22 @@ class TaskSelection(Sequence[Task]):
             return list(self._hand_out(query, query.ids()))
 
     def _hand_out(self, query: Query, run_ids: Iterable[int]) -> Iterator[Task]:
-        for number, run_id in enumerate(run_ids, 1):
+        for run_id in run_ids:
             pair = query.pair(run_id)
             if pair is not None:
                 yield hand_out(self._task_manager, pair, run_id)
-            if number % _TRIM == 0:
-                query.trim()
 
     def __call__(self) -> list[Task]:
         return self.exec()
 
     def __iter__(self) -> Iterator[Task]:
         query = self._query()
-        return self._hand_out(query, query.ids())
+        run_ids = query.ids()
+        for begin in range(0, len(run_ids), _PREFETCH):
+            chunk = run_ids[begin : begin + _PREFETCH]
+            query.prefetch(chunk)
+            yield from self._hand_out(query, chunk)
+            query.trim()
 
     def __len__(self) -> int:
         return self._query().count()

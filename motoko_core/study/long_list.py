@@ -10,7 +10,7 @@ from ZODB.utils import u64
 
 from motoko_core.errors import TaskError
 from motoko_core.session import current_session, stale
-from motoko_core.study.query import prefetch
+from motoko_core.study.values import prefetch
 
 if TYPE_CHECKING:
     from motoko_core.study.database import StudyDatabase
@@ -55,8 +55,7 @@ class LongList(Sequence[Pair]):
             pairs = self[begin : begin + _PREFETCH]
             connection = self._session.connection(self._study)
             for column in zip(*pairs, strict=True):
-                prefetch(connection, list(column))
-                prefetch(connection, [obj.entries for obj in column])
+                prefetch(connection, column, "entries")
             yield from pairs
 
     def _load(self, index: int) -> Pair:

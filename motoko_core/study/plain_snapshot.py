@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.errors import MotokoError
 from motoko_core.study.record import Record
-from motoko_core.study.values import is_value
+from motoko_core.study.values import is_value, prefetch
 
 if TYPE_CHECKING:
     from motoko_core.study_config import StudyConfig
@@ -42,21 +42,6 @@ class PlainSnapshot:
     def job(self, job_id: Any) -> Record | None:
         job = self._jobs.get(job_id)
         return None if job is None else record_of(job_id, job)
-
-
-def prefetch(connection: Any, objects: Sequence[Any], *parts: str) -> None:
-    """Have a server send runs or jobs, and some of the objects that they consist of, together."""
-    _fetch(connection, objects)
-    for part in parts:
-        for obj in objects:
-            obj._p_activate()  # reading __dict__ does not load a ghost
-        _fetch(connection, [obj.__dict__.get(part) for obj in objects])
-
-
-def _fetch(connection: Any, objects: Iterable[Any]) -> None:
-    ghosts = [obj for obj in objects if getattr(obj, "_p_changed", 0) is None]
-    if len(ghosts) > 1:
-        connection.prefetch(ghosts)
 
 
 def record_of(record_id: Any, obj: Any) -> Record:

@@ -16,7 +16,7 @@ from BlackDynamite.run_zeo import RunZEO
 
 from motoko_core.session import current_session
 from motoko_core.study.rows import Unknown
-from motoko_core.study.values import getter
+from motoko_core.study.values import getter, prefetch
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -79,6 +79,11 @@ class Query:
         job = None if run is None else self._jobs.get(run.entries["job_id"])
         return None if job is None else (run, job)
 
+    def prefetch(self, run_ids: Iterable[int]) -> None:
+        """Read runs and their jobs together, which costs half of what it costs one by one."""
+        for column in zip(*filter(None, map(self.pair, run_ids)), strict=True):
+            prefetch(self._connection, column, "entries")
+
     def trim(self) -> None:
         """Give up what was read beyond the size of the connection's cache: ZODB would wait for the commit."""
         self._connection.cacheGC()
@@ -138,8 +143,7 @@ class Query:
         for begin in range(0, len(ids), _PREFETCH):
             chunk = ids[begin : begin + _PREFETCH]
             runs = {run_id: run for run_id in chunk if (run := self._runs.get(run_id)) is not None}
-            prefetch(self._connection, runs.values())
-            prefetch(self._connection, [run.entries for run in runs.values()])
+            prefetch(self._connection, list(runs.values()), "entries")
             for run_id, run in runs.items():
                 entries = run.entries
                 if self._names is not None and entries.get("run_name") not in self._names:
@@ -164,13 +168,6 @@ def _changed_objects(connection: Connection) -> set[bytes]:
     if connection._savepoint_storage is not None:
         oids.update(connection._savepoint_storage.index)
     return oids
-
-
-def prefetch(connection: Connection, objects: Iterable[Any]) -> None:
-    """Load those that are not in memory, in one go."""
-    ghosts = [obj for obj in objects if obj._p_changed is None and obj._p_jar is not None]
-    if len(ghosts) > 1:
-        connection.prefetch(ghosts)
 
 
 def is_behind(study: StudyDatabase) -> bool:

@@ -14,7 +14,7 @@ from motoko_core.study.layout import trees_of
 from motoko_core.study.record_file import JOB, RUN, RecordFile, Reference, Unexpected
 from motoko_core.study.rows import Rows, Stored
 from motoko_core.study.tree_keys import TreeKeys
-from motoko_core.study.values import is_value, values_of
+from motoko_core.study.values import is_value, prefetch, values_of
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -146,8 +146,7 @@ class RunTable:
         for begin in range(0, len(todo), _PREFETCH):
             found = {key: tree.get(key) for key in todo[begin : begin + _PREFETCH]}
             present = [obj for obj in found.values() if obj is not None]
-            self._prefetch(present)
-            self._prefetch([obj.entries for obj in present])
+            prefetch(self._connection, present, "entries")
             for key, obj in found.items():
                 loaded[key] = None if obj is None else self._read(obj, key, rows, usual)
             if len(todo) > _PREFETCH:
@@ -204,11 +203,6 @@ class RunTable:
 
     def _group(self, run_id: int) -> tuple[Any, Any]:
         return self.rows.value(run_id, "run_name"), self.rows.value(run_id, "state")
-
-    def _prefetch(self, objects: list[Any]) -> None:
-        ghosts = [obj for obj in objects if getattr(obj, "_p_changed", 0) is None]
-        if len(ghosts) > 1:
-            self._connection.prefetch(ghosts)
 
 
 class _FileReader:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from motoko_core.study.plain_snapshot import prefetch, record_of
+from motoko_core.study.plain_snapshot import record_of
 from motoko_core.study.quantities import LastQuantities
+from motoko_core.study.values import prefetch
 
 if TYPE_CHECKING:
     import pandas

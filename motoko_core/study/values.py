@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 #: What BlackDynamite's objects keep in their instance dictionaries beside the attributes that scripts set.
@@ -40,3 +40,18 @@ def getter(obj: Any) -> Callable[[str], Any]:
             raise
 
     return get
+
+
+def prefetch(connection: Any, objects: Sequence[Any], *parts: str) -> None:
+    """Have a server send runs or jobs, and some of the objects that they consist of, together."""
+    _fetch(connection, objects)
+    for part in parts:
+        for obj in objects:
+            obj._p_activate()  # reading __dict__ does not load a ghost
+        _fetch(connection, [obj.__dict__.get(part) for obj in objects])
+
+
+def _fetch(connection: Any, objects: Iterable[Any]) -> None:
+    ghosts = [obj for obj in objects if getattr(obj, "_p_changed", 0) is None]
+    if len(ghosts) > 1:
+        connection.prefetch(ghosts)
