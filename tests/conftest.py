@@ -17,12 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from motoko_core import lifecycle
 from motoko_core.launch.daemon import stop_launcher
 from motoko_core.session import transact
 from motoko_core.study.server import stop_servers
 from motoko_core.workflow import Workflow
+
+# The same examples each time, so that a failure is of the change that is tested. To look for new ones:
+# MOTOKO_HYPOTHESIS=search python -m pytest -k properties
+settings.register_profile("same", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.register_profile("search", deadline=None, max_examples=5_000, print_blob=True)
+settings.load_profile(os.environ.get("MOTOKO_HYPOTHESIS", "same"))
 
 #: Enough for a busy machine, and short enough that a test that hangs is seen.
 TIMEOUT_S = 30.0

@@ -165,8 +165,12 @@ def _object(connection: Connection, oid: bytes, usual: Any) -> Any:
 def _changed_objects(connection: Connection) -> set[bytes]:
     """Ids of the objects that the session has changed."""
     oids = {obj._p_oid for obj in connection._registered_objects}
-    if connection._savepoint_storage is not None:
-        oids.update(connection._savepoint_storage.index)
+    saved = connection._savepoint_storage
+    if saved is not None:
+        oids.update(saved.index)
+        # What the session has made itself is no part of what the index knows, and a server that was started
+        # again since may have given the same ids to others.
+        oids.difference_update(saved.creating)
     return oids
 
 

@@ -1,15 +1,24 @@
 """A compact table of scalar values: what the index remembers of 100,000 runs and their jobs.
 
 A row is a tuple: the number of its shape (the names of its values, which many rows share), the id of the
-database object, and the values. Strings that many rows have in common are kept once. A tuple of nothing but
-atoms is no business of the garbage collector, which would otherwise spend more time than a selection takes.
+database object, and the values; instead of one that is no scalar, its digest. Strings that many rows have in
+common are kept once. A tuple of nothing but atoms is no business of the garbage collector, which would
+otherwise spend more time than a selection takes.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
+import io
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+from persistent import Persistent
+from ZODB.utils import p64
+
+from motoko_core.study.record_file import Reference
 
 _SCALARS = (str, int, float, bool, complex, type(None), datetime.datetime)
 _TYPES = frozenset(_SCALARS)
@@ -20,16 +29,24 @@ _SHARED_STRINGS = 250
 
 Positions = dict[str, int]
 Stored = tuple[Any, ...]
+#: Stands in a row for a value that is no scalar; bytes are none themselves.
+_Digest = bytes
 
 
-class _Opaque:
-    """Stands for a value that a row does not hold, because it is not a scalar."""
+class _Digester(pickle.Pickler):
+    def persistent_id(self, obj: Any) -> bytes | None:
+        # Another object of the database: it changes by itself, and all of them may hang on it.
+        if isinstance(obj, Persistent):
+            oid: bytes = obj._p_oid
+            return oid
+        return p64(obj.oid) if isinstance(obj, Reference) else None
 
-    def __repr__(self) -> str:
-        return "<not a scalar>"
 
-
-_OPAQUE: Any = _Opaque()
+def _digest(value: Any) -> _Digest:
+    """Tells a value that a row does not hold from another: a rescan has nothing else to go by."""
+    stream = io.BytesIO()
+    _Digester(stream, pickle.HIGHEST_PROTOCOL).dump(value)
+    return hashlib.blake2b(stream.getbuffer(), digest_size=8).digest()
 
 
 class Unknown(Exception):
@@ -47,13 +64,13 @@ class Row(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         value = self._stored[self._positions[name]]
-        if value is _OPAQUE:
+        if type(value) is _Digest:
             raise KeyError(name)
         return value
 
     def __iter__(self) -> Iterator[str]:
         stored = self._stored
-        return (name for name, position in self._positions.items() if stored[position] is not _OPAQUE)
+        return (name for name, position in self._positions.items() if type(stored[position]) is not _Digest)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -114,7 +131,7 @@ class Rows(Mapping[int, Row]):
             return strings.get(value, value)
         if type(value) in _TYPES or isinstance(value, _SCALARS):
             return value
-        return _OPAQUE
+        return _digest(value)
 
     def drop(self, key: int) -> None:
         """Remove a row, if it is there."""
@@ -129,14 +146,18 @@ class Rows(Mapping[int, Row]):
         """The same of a row that :meth:`pack` has made."""
         position = self._shapes[stored[0]].get(name)
         value = None if position is None else stored[position]
-        return None if value is _OPAQUE else value
+        return None if type(value) is _Digest else value
 
     def is_other(self, key: int, stored: Stored | None) -> bool:
         """Whether a row that :meth:`pack` has made, or None for none, differs from the one in the table."""
         mine = self._stored.get(key)
         if mine == stored:
             return False
-        return mine is None or stored is None or self._row(mine) != self._row(stored)
+        return mine is None or stored is None or self._named(mine) != self._named(stored)
+
+    def _named(self, stored: Stored) -> dict[str, Any]:
+        """The values of a stored row, with the digests of those that it does not hold."""
+        return {name: stored[position] for name, position in self._shapes[stored[0]].items()}
 
     def oid(self, key: Any) -> bytes | None:
         """The id of a row's object in the database; None if it is not known."""
@@ -153,7 +174,7 @@ class Rows(Mapping[int, Row]):
 
         def get(name: str) -> Any:
             value = stored[positions[name]]
-            if value is _OPAQUE:
+            if type(value) is _Digest:
                 raise Unknown(name)
             return value
 
@@ -161,5 +182,7 @@ class Rows(Mapping[int, Row]):
 
     def differing(self, other: Rows) -> set[int]:
         """Ids of the rows that only one of two tables has, or that differ."""
-        keys = self._stored.keys() | other._stored.keys()
-        return {key for key in keys if self.get(key) != other.get(key)}
+        mine, theirs = self._stored, other._stored
+        return (mine.keys() ^ theirs.keys()) | {
+            key for key in mine.keys() & theirs.keys() if self._named(mine[key]) != other._named(theirs[key])
+        }

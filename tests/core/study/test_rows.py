@@ -7,7 +7,10 @@ import gc
 from typing import Any
 
 import pytest
+from persistent import Persistent
+from ZODB.utils import u64
 
+from motoko_core.study.record_file import Reference
 from motoko_core.study.rows import Rows, Unknown
 
 
@@ -58,12 +61,29 @@ def test_rows_that_are_not_there() -> None:
 
 
 def test_tables_differ_in_rows_that_came_went_or_changed() -> None:
-    one = rows_of({"id": 1, "x": 1}, {"id": 2}, {"id": 3}, {"id": 4, "y": [1]})
-    other = rows_of({"x": 1, "id": 1}, {"id": 2, "x": 1}, {"id": 3}, {"id": 4, "y": [2]}, {"id": 5})
-    assert one.differing(other) == {2, 5}
-    assert other.differing(one) == {2, 5}
+    one = rows_of({"id": 1, "x": 1}, {"id": 2}, {"id": 3}, {"id": 4, "y": [1], "z": {}})
+    other = rows_of({"x": 1, "id": 1}, {"id": 2, "x": 1}, {"id": 3}, {"id": 4, "y": [2], "z": {}}, {"id": 5})
+    assert one.differing(other) == {2, 4, 5}
+    assert other.differing(one) == {2, 4, 5}
     assert one.is_other(2, one.pack(None, [("id", 2), ("x", 1)]))
+    assert one.is_other(4, one.pack(None, [("id", 4), ("y", [2]), ("z", {})]))
+    assert not one.is_other(4, one.pack(None, [("y", [1]), ("id", 4), ("z", {})]))
     assert not one.is_other(7, None)
+
+
+class Linked(Persistent):
+    def __reduce__(self) -> Any:
+        raise AssertionError("it was looked into")
+
+
+def test_another_object_of_the_database_is_not_looked_into() -> None:
+    """It changes by itself, and all objects may hang on it."""
+    one, other = Linked(), Linked()
+    one._p_oid, other._p_oid = b"00000001", b"00000002"
+    assert rows_of({"link": [one]}).differing(rows_of({"link": [other]})) == {1}
+    assert rows_of({"link": [one]}).differing(rows_of({"link": [one]})) == set()
+    in_a_file = Reference(u64(one._p_oid))
+    assert rows_of({"link": [one]}).differing(rows_of({"link": [in_a_file]})) == set()
 
 
 def test_a_name_with_many_values_does_not_fill_the_memory_twice() -> None:
@@ -73,7 +93,7 @@ def test_a_name_with_many_values_does_not_fill_the_memory_twice() -> None:
 
 
 def test_rows_share_their_strings_and_are_no_business_of_the_collector() -> None:
-    rows = rows_of(*({"id": i, "state": "".join(["STA", "RT"])} for i in range(3)))
+    rows = rows_of(*({"id": i, "state": "".join(["STA", "RT"]), "y": [i]} for i in range(3)))
     gc.collect()
     assert not any(gc.is_tracked(stored) for stored in rows._stored.values())
     assert rows.value(1, "state") is rows.value(2, "state")
