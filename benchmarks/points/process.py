@@ -49,12 +49,12 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def tell_warm(figure: str, work: Callable[[], Any], limit_s: float, *, scale: float = 1e3) -> None:
-    """Report the median of the calls after the first: as many as fit in the time, 3 to 1,000."""
+    """Report the median of the calls after the first: as many as fit in the time, one at least."""
     work()
     gc.collect()  # what the figures before have left
     found: list[float] = []
     end = time.perf_counter() + limit_s
-    while len(found) < 3 or (len(found) < 1000 and time.perf_counter() < end):
+    while not found or (len(found) < 1000 and time.perf_counter() < end):
         found.append(seconds(work))
     tell(figure, median(found) * scale, len(found))
 
