@@ -14,7 +14,7 @@ from benchmarks.studies import Studies
 from benchmarks.subjects import Subject
 
 #: Repeating does not make a point better that takes longer: what varies is small beside it.
-_LONG_S = 20.0
+_LONG_S = 15.0
 
 
 class Schedule:
