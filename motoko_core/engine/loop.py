@@ -153,6 +153,7 @@ class Engine:
 
     def _look(self, now: float, *, tick: bool, only_error_handlers: bool) -> None:
         true_now = self.lookout.look(now, tick=tick, only_error_handlers=only_error_handlers)
+        self._hear()  # what the look came upon: observers are told of a change before it fires something
         if self.is_ending and not only_error_handlers:
             return
         watches = self.lookout.watches

@@ -381,8 +381,13 @@ class Agreement(RuleBasedStateMachine):
     @rule(run_name=st.sampled_from(NAMES), xs=POINTS)
     def the_session_creates_runs(self, run_name: str, xs: list[float]) -> None:
         self.workflow.run_name = run_name
-        pairs = self.within(lambda: list(self.workflow.mult.createTask(x=xs)))
-        self.workflow.run_name = None
+        try:
+            pairs = self.within(lambda: list(self.workflow.mult.createTask(x=xs)))
+        except ConflictError:  # others have created tasks since it began; it cannot commit any more
+            self.the_session_ends(commit=False)
+            return
+        finally:
+            self.workflow.run_name = None
         for run, job in pairs:
             # It may have been there.
             self.seen.setdefault(run.id, (_values(run), _values(job)))
