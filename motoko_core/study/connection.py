@@ -107,7 +107,9 @@ class SpillingConnection(Connection):  # type: ignore[misc]
 
     def _rollback_savepoint(self, state: Any) -> None:
         self._forget_positions()
-        super()._rollback_savepoint(state)
+        position, index, creating = state
+        # ZODB goes on with what it is given, and the same savepoint may be gone back to once more.
+        super()._rollback_savepoint((position, index, creating.copy()))
 
     def _forget_positions(self) -> None:
         # What is left of the index tells ZODB which objects in memory to drop.
@@ -126,17 +128,19 @@ class SpillingConnection(Connection):  # type: ignore[misc]
         self._storage, self._savepoint_storage = self._normal_storage, None
         client = self._storage._storage
         try:
+            # Noted before anything is stored: if that fails, all of it has to leave the memory.
+            for oid in spilled.index:
+                if self._cache.get(oid) is not None:
+                    self._modified.append(oid)
+                    if oid in spilled.creating:
+                        self._creating[oid] = spilled.creating[oid]
             for oid in spilled.index:
                 data, serial = spilled.load(oid)
-                new = oid in spilled.creating
-                if new and self._cache.get(oid) is None:
+                if oid in spilled.creating and self._cache.get(oid) is None:
                     # Nobody has it in memory, in any connection: nobody needs to be told.
                     client.store(oid, z64, data, "", transaction)
-                    continue
-                if new:
-                    self._creating[oid] = spilled.creating[oid]
-                self._modified.append(oid)
-                self._storage.store(oid, serial, data, "", transaction)
-                self._readCurrent.pop(oid, None)
+                else:
+                    self._storage.store(oid, serial, data, "", transaction)
+                    self._readCurrent.pop(oid, None)
         finally:
             spilled.close()
