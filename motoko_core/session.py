@@ -178,6 +178,8 @@ class Session:
         self.journal: Journal | None = None
         #: The studies in which the session has created tasks, or tried to.
         self.creates_in: set[CreatesTasks] = set()
+        #: Those of them for which it has waited as long as one waits for a turn: it goes ahead without.
+        self.overdue_in: set[CreatesTasks] = set()
         #: Called when a transaction is over, committed (True) or not; not in the default session.
         self.after: list[Callable[[bool], None]] = []
         self._active = False

@@ -107,9 +107,7 @@ class SpillingConnection(Connection):  # type: ignore[misc]
 
     def _rollback_savepoint(self, state: Any) -> None:
         self._forget_positions()
-        position, index, creating = state
-        # ZODB goes on with what it is given, and the same savepoint may be gone back to once more.
-        super()._rollback_savepoint((position, index, creating.copy()))
+        super()._rollback_savepoint(state)
 
     def _forget_positions(self) -> None:
         # What is left of the index tells ZODB which objects in memory to drop.

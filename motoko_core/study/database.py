@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,6 +28,8 @@ from motoko_core.study.turns import LIMIT_S, Turns, turns_in
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
+
+logger = logging.getLogger("motoko")
 
 #: Objects that one connection keeps in memory, of some 1 kB each; a run and its job are about five of them.
 #: Every firing under way has a connection of its own.
@@ -200,7 +203,7 @@ class StudyDatabase(Database):
         session.creates_in.add(self)
         try:
             with self._turn(session) as others:
-                if others is None and session.patience_s is not None:
+                if others is None and session.patience_s is not None and self not in session.overdue_in:
                     raise ConflictError(f"another process is creating tasks in {self.server.title}")
                 if others is not False:
                     self._catch_up(session)
@@ -238,7 +241,18 @@ class StudyDatabase(Database):
 
     async def come(self, session: Session) -> None:
         """As :meth:`take_turn`, but without holding up the event loop; :meth:`end_soon` is to follow."""
-        if self._turns is not None and await self._turns.come(session):
+        if self._turns is None:
+            return
+        others = await self._turns.come(session)
+        if others is None:
+            session.overdue_in.add(self)
+            logger.warning(
+                "%s: another process has been at creating tasks for more than %.0f s, or was stopped at it; "
+                "going ahead beside it",
+                self.server.title,
+                LIMIT_S,
+            )
+        if others is not False:
             self.db.storage.catch_up()
 
     def end_soon(self, session: Session) -> None:

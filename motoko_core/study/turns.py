@@ -42,6 +42,8 @@ class Turn:
         self.session = session
         self.thread = threading.get_ident()
         self.is_busy = True
+        #: Whether it was used: a transaction that is over before then was an earlier one.
+        self.has_begun = False
         self.used = time.monotonic()
         self.timer: threading.Timer | None = None
         self._end = end
@@ -54,7 +56,8 @@ class Turn:
         pass
 
     def afterCompletion(self, txn: object) -> None:
-        self._end(self)
+        if self.has_begun:
+            self._end(self)
 
 
 class Turns:
@@ -88,26 +91,29 @@ class Turns:
                 # That session is suspended, or it would not be this one that runs in the thread.
                 turn = self._holder = Turn(self.end, session)
             if turn is not None:
-                turn.is_busy = True
+                turn.is_busy = turn.has_begun = True
         if turn is None:
             others = self._line_up(session, patience_s)
+            if self._holder is not None and others is not None:
+                self._holder.has_begun = True
         try:
             yield others
         finally:
             if others is not None:
                 self.end_soon(session)
 
-    async def come(self, session: Session) -> bool:
+    async def come(self, session: Session) -> bool | None:
         """Have the turn, as long as it takes at most, without holding up the event loop.
 
         The caller sees to its end with :meth:`end_soon`.
 
-        :returns: whether others may have created tasks since this process had its last turn.
+        :returns: whether others may have created tasks since this process had its last turn; None if the
+            turn could not be had in :data:`LIMIT_S` seconds.
         """
         deadline = time.monotonic() + LIMIT_S
         while not self._ours.acquire(blocking=False):
             if time.monotonic() > deadline:
-                return True
+                return None
             await asyncio.sleep(_LONGEST_PAUSE_S)
         self._owner = threading.get_ident()
         try:
@@ -119,7 +125,7 @@ class Turns:
             self._leave()
             raise
         self._leave()
-        return True
+        return None
 
     def is_held_by(self, session: Session) -> bool:
         turn = self._holder

@@ -19,7 +19,7 @@ from motoko_core.session import Session, transact, use
 from motoko_core.study import turns
 from motoko_core.study.records import PORTION
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks, set_state
+from tests.conftest import TIMEOUT_S, create_tasks, orchestrate, set_state, states
 from tests.processes import ROOT
 
 #: More than fits into one portion, so that it takes a while and goes through a file.
@@ -234,6 +234,38 @@ async def test_who_waits_is_next(lines: tuple[turns.Turns, turns.Turns]) -> None
         assert not is_free(theirs)
         await coming
         assert not is_free(theirs)
+
+
+async def test_turn_that_has_come_outlasts_the_transaction_before(
+    lines: tuple[turns.Turns, turns.Turns],
+) -> None:
+    """Who works in a session that goes on, such as an event that is called directly, begins anew in its turn."""
+    ours, theirs = lines
+    with use(Session("it")) as session:
+        await ours.come(session)
+        session.abort()
+        session.begin()
+        assert not is_free(theirs)
+        with ours.held(session, 0.0) as others:
+            assert others is False
+        session.abort()
+        assert is_free(theirs)
+
+
+async def test_orchestrator_goes_ahead_beside_a_process_that_keeps_its_turn(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A script that was stopped with Ctrl-Z, for one."""
+    monkeypatch.setattr(turns, "LIMIT_S", 0.05)
+    stopped = turns.Turns(workflow.mult.database.server.directory)
+
+    async def main(workflow: Workflow) -> None:
+        workflow.mult.createTask(x=[1.0, 2.0])
+
+    with use(Session("stopped")) as session, stopped.held(session, TIMEOUT_S):
+        await orchestrate(workflow, main)
+    assert len(states(workflow)) == 2
+    assert "going ahead beside it" in caplog.text
 
 
 async def test_waiting_in_line_can_be_cancelled(lines: tuple[turns.Turns, turns.Turns]) -> None:
