@@ -205,8 +205,7 @@ class StudyDatabase(Database):
             with self._turn(session) as others:
                 if others is None and session.patience_s is not None and self not in session.overdue_in:
                     raise ConflictError(f"another process is creating tasks in {self.server.title}")
-                if others is not False:
-                    self._catch_up(session)
+                self._catch_up(session, others)
                 yield self.base
         except ConflictError as error:
             session.note_conflict(error)
@@ -222,12 +221,14 @@ class StudyDatabase(Database):
             patience_s = min(patience_s, _SECOND_TURN_S)  # two could wait for each other
         return self._turns.held(session, patience_s)
 
-    def _catch_up(self, session: Session) -> None:
+    def _catch_up(self, session: Session, others: bool | None) -> None:
         """See what others have created since the session's transaction began."""
-        self.db.storage.catch_up()
+        if others is not False:
+            self.db.storage.catch_up()
         connection = session.connection(self)
         counters = self.base_on(connection).data.entries
-        if not connection.catch_up(counters):
+        # Beside other sessions of this process it can go ahead: all that it asks for may be there already.
+        if not connection.catch_up(counters) and others is not False:
             raise ConflictError(f"tasks were created in {self.server.title} meanwhile", object=counters)
 
     def has_turn(self, session: Session) -> bool:

@@ -63,7 +63,7 @@ class Turn:
 class Turns:
     """The turns in one study; one object per process.
 
-    :raises OSError: the lock files cannot be made.
+    :raises OSError: the lock files cannot be made or locked.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -210,6 +210,8 @@ class _FileLock:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         weakref.finalize(self, os.close, self._fd)
+        if self.try_lock():  # an error where the file system knows no locks, as some of clusters' do
+            self.unlock()
 
     def try_lock(self) -> bool:
         try:
@@ -245,7 +247,7 @@ _known_guard = threading.Lock()
 
 
 def turns_in(directory: Path) -> Turns | None:
-    """The turns whose lock files are in a directory; None if it is not there, or cannot be written to."""
+    """The turns whose lock files are in a directory; None if files cannot be made or locked there."""
     with _known_guard:
         found = _known.get(directory)
         if found is None:

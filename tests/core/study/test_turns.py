@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -268,6 +269,19 @@ async def test_orchestrator_goes_ahead_beside_a_process_that_keeps_its_turn(
     assert "going ahead beside it" in caplog.text
 
 
+def test_without_locks_tasks_are_created_without_turns(
+    workflow: Workflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))  # Lustre, as it often is mounted
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    monkeypatch.setattr(turns, "_known", {})
+    assert turns.turns_in(tmp_path) is None
+    create_tasks(workflow, x=[1.0, 2.0])
+    assert len(states(workflow)) == 2
+
+
 async def test_waiting_in_line_can_be_cancelled(lines: tuple[turns.Turns, turns.Turns]) -> None:
     ours, theirs = lines
     with use(Session("it")) as session, use(Session("next")) as following:
@@ -285,20 +299,22 @@ async def test_waiting_in_line_can_be_cancelled(lines: tuple[turns.Turns, turns.
 # ------------------------------------------------------------------ what a session has seen meanwhile
 
 
-def create_elsewhere(workflow: Workflow) -> None:
-    """In a connection of its own, past the turns of this process."""
+def create_elsewhere(workflow: Workflow, *, in_this_process: bool = False) -> None:
+    """In a connection of its own, past the turns of this process unless it is to be one of its own."""
     with use(Session("elsewhere")) as session:
         workflow.mult.createTask(x=99.0)
         session.commit()
     holder = workflow.mult.database._turns
     assert holder is not None
-    os.ftruncate(holder._turn._fd, 0)  # another process would have signed it
+    if not in_this_process:
+        os.ftruncate(holder._turn._fd, 0)  # another process would have signed it
 
 
-def test_session_that_has_seen_nothing_moves_on(workflow: Workflow) -> None:
+@pytest.mark.parametrize("in_this_process", [True, False])
+def test_session_that_has_seen_nothing_moves_on(workflow: Workflow, in_this_process: bool) -> None:
     with use(Session("it")) as session:
         session.connection(workflow.mult.database)
-        create_elsewhere(workflow)
+        create_elsewhere(workflow, in_this_process=in_this_process)
         workflow.mult.createTask(x=1.0)
         session.commit()
     assert transact("look", lambda: sorted(j.x for _, j in workflow.mult.select())) == [1.0, 99.0]
