@@ -240,7 +240,7 @@ async def test_who_waits_is_next(lines: tuple[turns.Turns, turns.Turns]) -> None
 async def test_turn_that_has_come_outlasts_the_transaction_before(
     lines: tuple[turns.Turns, turns.Turns],
 ) -> None:
-    """Who works in a session that goes on, such as an event that is called directly, begins anew in its turn."""
+    """An event that is called directly works in a session that goes on: in its turn it begins anew."""
     ours, theirs = lines
     with use(Session("it")) as session:
         await ours.come(session)
