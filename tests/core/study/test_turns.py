@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from ZODB.POSException import ConflictError
 
 from motoko_core.daemons import wait_until
 from motoko_core.session import Session, transact, use
-from motoko_core.study import turns
+from motoko_core.study import database, turns
 from motoko_core.study.records import PORTION
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, create_tasks, orchestrate, set_state, states
@@ -267,6 +267,27 @@ async def test_orchestrator_goes_ahead_beside_a_process_that_keeps_its_turn(
         await orchestrate(workflow, main)
     assert len(states(workflow)) == 2
     assert "going ahead beside it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("order", "waits_s"), [(("add", "mult"), turns.LIMIT_S), (("mult", "add"), database._OUT_OF_ORDER_S)]
+)
+def test_turns_in_several_studies_are_waited_for_in_one_order(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch, order: tuple[str, str], waits_s: float
+) -> None:
+    held = turns.Turns.held
+    patience: list[float] = []
+
+    def noted(line: turns.Turns, session: Session, patience_s: float) -> AbstractContextManager[bool | None]:
+        patience.append(patience_s)
+        return held(line, session, patience_s)
+
+    monkeypatch.setattr(turns.Turns, "held", noted)
+    with use(Session("it")) as session:
+        for study in order:
+            workflow.task_managers[study].createTask(x=1.0)
+        session.commit()
+    assert patience == [turns.LIMIT_S, waits_s]
 
 
 def test_without_locks_tasks_are_created_without_turns(
