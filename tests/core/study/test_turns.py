@@ -111,6 +111,24 @@ def test_sweeps_and_single_creators_of_other_processes_get_through(
         check(workflow, **dict.fromkeys(ways, MANY), single=end())
 
 
+def test_creator_that_is_killed_holds_nobody_up(workflow: Workflow, tmp_path: Path) -> None:
+    begun = tmp_path / "victim"
+    victim = start(SINGLES, workflow, "victim", begun, tmp_path / "never")
+    try:
+        with busy(workflow, tmp_path) as end:
+            assert wait_until(begun.exists, TIMEOUT_S), victim.poll()
+            victim.kill()
+            victim.communicate()
+            ended(start(SWEEP, workflow, "commit", "sweep", 100))
+            singles = end()
+    finally:
+        victim.kill()
+        victim.communicate()
+    left = transact("look", lambda: len(workflow.mult.select("label ~ ^victim")))
+    assert left
+    check(workflow, sweep=100, single=singles, victim=left)
+
+
 async def test_firing_gets_through_beside_another_process(workflow: Workflow, tmp_path: Path) -> None:
     """What it has concluded may be wrong when its turn comes: then it is called again, in its turn."""
     attempts = 0
