@@ -91,7 +91,18 @@ class Server:
         """Where the server listens: what its configuration file says, else what we would choose."""
         if self.tcp:
             return self.tcp
-        return configured_address(self.config) or str(socket_path(self.directory, "zeo.socket"))
+        said = None if self._is_copied() else configured_address(self.config)
+        return said or str(socket_path(self.directory, "zeo.socket"))
+
+    def _is_copied(self) -> bool:
+        """Whether the configuration file is that of another database, and came with a copied directory.
+
+        The server that it tells of would change the original.
+        """
+        served = configured_data(self.config)
+        if served is None or served == self.data or not served.exists():
+            return False
+        return not (self.data.exists() and served.samefile(self.data))
 
     @property
     def is_local(self) -> bool:
@@ -173,14 +184,26 @@ def study_server(name: str, directory: Path, host: str | None) -> Server:
 
 def configured_address(config: Path) -> Address | None:
     """The address in a ``zeo.conf``; None if there is no such file."""
+    address = _configured("address", config)
+    if address is None:
+        return None
+    tcp = re.fullmatch(r"([^/:]+):(\d+)", address)
+    return (tcp[1], int(tcp[2])) if tcp else address.replace("$$", "$")
+
+
+def configured_data(config: Path) -> Path | None:
+    """The database file that a ``zeo.conf`` tells a server to open; None if there is none."""
+    path = _configured("path", config)  # the log's comes later
+    return None if path is None else Path(path.replace("$$", "$"))
+
+
+def _configured(key: str, config: Path) -> str | None:
+    """The first value of a key in a ``zeo.conf``."""
     try:
-        match = re.search(r"^\s*address\s+(\S.*?)\s*$", config.read_text(), re.MULTILINE)
+        match = re.search(rf"^\s*{key}\s+(\S.*?)\s*$", config.read_text(), re.MULTILINE)
     except OSError:
         return None
-    if not match:
-        return None
-    tcp = re.fullmatch(r"([^/:]+):(\d+)", match[1])
-    return (tcp[1], int(tcp[2])) if tcp else match[1].replace("$$", "$")
+    return match[1] if match else None
 
 
 def _is_this_machine(host: str) -> bool:

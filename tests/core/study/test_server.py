@@ -209,6 +209,27 @@ def test_host_that_cannot_be_read_is_refused(text: str) -> None:
     assert "zeo://<host>:<port>" in str(raised.value)
 
 
+def test_copied_workflow_leaves_the_server_of_the_original_alone(workflow: Workflow, tmp_path: Path) -> None:
+    create_tasks(workflow, x=1.0)
+    start_servers([workflow.mult.database.server])
+    copied = tmp_path / "copied"
+    shutil.copytree(
+        workflow.directory, copied, ignore=lambda directory, names: [n for n in names if n.endswith(".socket")]
+    )
+    copy = Workflow(copied / "motoko.yaml")
+    copy.run_name = workflow.run_name
+    try:
+        assert not copy.mult.database.server.is_up()
+        create_tasks(copy, x=2.0)
+        assert len(copy.mult.select()) == 2
+        assert workflow.mult.database.server.is_up()
+        assert len(workflow.mult.select()) == 1
+        assert copy.mult.database.server.address != workflow.mult.database.server.address
+    finally:
+        stop_everything(copy)
+    assert workflow.mult.database.server.is_up()
+
+
 def test_address_is_what_the_configuration_says(tmp_path: Path) -> None:
     config = tmp_path / "zeo.conf"
     assert configured_address(config) is None
