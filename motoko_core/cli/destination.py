@@ -37,8 +37,9 @@ def destination(path: Path | None) -> Iterator[Target]:
         return
     if path.is_dir():
         raise ConfigError(f"{path} is a directory", where="--output", hint="Name a file in it.")
-    path = path.resolve()  # of a link, the file is replaced
     plain = path.is_file() or not path.exists()
+    if plain:
+        path = path.resolve()  # of a link, the file is replaced (but /dev/stdout leads to no name)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp") if plain else path
     try:
         try:

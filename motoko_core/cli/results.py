@@ -74,7 +74,7 @@ def _format(wanted: str | None, path: Path | None) -> str:
         if wanted == "parquet":
             raise ConfigError("parquet is not for reading", where="--format", hint="Name a file: -o FILE")
         return wanted or ("table" if is_terminal() else "csv")
-    ending = path.suffix.removeprefix(".")
+    ending = path.suffix.removeprefix(".").lower()
     if wanted is None and ending not in _FORMATS:
         raise ConfigError(
             f"the name {path.name!r} does not tell the format",

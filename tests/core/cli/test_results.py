@@ -244,6 +244,19 @@ def test_what_is_no_plain_file_is_not_replaced(
     assert "cannot write" in results("-o", str(tmp_path / "missing" / "it.csv"), code=1)
 
 
+def test_output_can_be_named_as_a_device(workflow: Workflow) -> None:
+    create_tasks(workflow, x=[1.0, 2.0])
+    for output in ("/dev/stdout", ">(cat)"):
+        done = in_a_shell(f"motoko results -o {output} --format csv | cat", workflow)
+        assert done.stdout.startswith("task,id,"), output
+        assert done.stderr == ""
+
+
+def test_ending_may_be_in_capitals(results: Callable[..., str], tasks: list[str], tmp_path: Path) -> None:
+    results("-o", str(tmp_path / "FOUND.CSV"))
+    assert ids(rows((tmp_path / "FOUND.CSV").read_text())) == tasks
+
+
 def test_reader_that_goes_away_is_no_error(workflow: Workflow) -> None:
     create_tasks(workflow, x=[float(i) for i in range(300)])
     done = in_a_shell("motoko results | head -n 1", workflow)

@@ -214,7 +214,9 @@ def test_copied_workflow_leaves_the_server_of_the_original_alone(workflow: Workf
     start_servers([workflow.mult.database.server])
     copied = tmp_path / "copied"
     shutil.copytree(
-        workflow.directory, copied, ignore=lambda directory, names: [n for n in names if n.endswith(".socket")]
+        workflow.directory,
+        copied,
+        ignore=lambda directory, names: [n for n in names if n.endswith(".socket")],
     )
     copy = Workflow(copied / "motoko.yaml")
     copy.run_name = workflow.run_name
