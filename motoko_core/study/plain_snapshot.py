@@ -68,7 +68,7 @@ def plain_snapshot(
     # Importing ZODB and BlackDynamite takes longer than reading a thousand runs without them.
     import transaction
     from ZODB.FileStorage.format import CorruptedError
-    from ZODB.POSException import POSError
+    from ZODB.POSException import POSError, ReadOnlyError
 
     from motoko_core.study.client import StudyDB
     from motoko_core.study.database import StudyDatabase
@@ -82,6 +82,7 @@ def plain_snapshot(
                 # Reading takes no lock; what a server is about to commit is left out.
                 title, data = database.server.title, database.server.data
                 storage = open_read_only(title, data)
+                stack.callback(storage.close)  # StudyDB closes it too, if it comes about
                 db = StudyDB(storage, title=title, place=data, cache_size=10 * _BATCH)
                 stack.callback(db.close)
                 connection = db.open(transaction_manager=manager, before=before)
@@ -93,4 +94,6 @@ def plain_snapshot(
         except (CorruptedError, POSError) as error:
             if isinstance(error, MotokoError) or not database.server.is_local:
                 raise
-            raise damaged(database.server.title, database.server.data, str(error)) from error
+            # ZODB wants to write what every database begins with.
+            reason = "no transaction is whole" if isinstance(error, ReadOnlyError) else str(error)
+            raise damaged(database.server.title, database.server.data, reason) from error

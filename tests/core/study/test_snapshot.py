@@ -329,3 +329,10 @@ def test_database_of_something_else_is_an_error(study: Path, data: Path) -> None
     ZODB.DB(FileStorage(str(data))).close()
     with pytest.raises(StudyError, match="holds no study 'mult', only"):
         read(study)
+
+
+@pytest.mark.parametrize("size", [4, 40])
+def test_file_that_is_torn_in_its_first_transaction_is_refused(study: Path, data: Path, size: int) -> None:
+    data.write_bytes(data.read_bytes()[:size])
+    with pytest.raises(StudyError, match=r"the database of study 'it' is damaged: no transaction is whole"):
+        read(study)
