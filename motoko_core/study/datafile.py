@@ -83,15 +83,19 @@ def require_writable(title: str, path: Path) -> None:
 
 def require_database(title: str, data: Path) -> None:
     """:raises DatabaseFault: a file is empty, or is something else than a database."""
+    if not data.is_file():
+        raise _none(title, data, "is no file")
     with data.open("rb") as file:
         start = file.read(len(packed_version))
-    if start == packed_version:
-        return
-    what = f"begins with {start!r}" if start else "is empty (0 bytes)"
-    raise DatabaseFault(
-        f"{title} has no database: {data} {what}",
-        hint="Put a copy from a backup in its place, or remove the file: then `motoko create` and "
-        "`motoko run` make an empty study.",
+    if start != packed_version:
+        raise _none(title, data, f"begins with {start!r}" if start else "is empty (0 bytes)")
+
+
+def _none(title: str, data: Path, what: str) -> DatabaseFault:
+    return DatabaseFault(
+        f"there is no database of {title}: {data} {what}",
+        hint="Put a copy from a backup in its place, or remove it: then `motoko create` and `motoko run` "
+        "make an empty one.",
     )
 
 
@@ -159,6 +163,8 @@ def examine(title: str, data: Path, *, thorough: bool = False) -> Cut | None:
         storage.close()
     if end >= size:
         return None
+    if end == len(packed_version):
+        raise _none(title, data, "ends within its first transaction")
     if end < _last_transaction(data, size):
         # ZODB cuts off all that it cannot read, whatever follows.
         raise damaged(

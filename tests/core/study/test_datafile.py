@@ -67,13 +67,24 @@ def refused(server: Server) -> DatabaseFault:
 
 
 @pytest.mark.parametrize(
-    ("content", "text"), [(b"", "is empty (0 bytes)"), (b"PK\3\4and more", r"begins with b'PK\x03\x04'")]
+    ("content", "text"),
+    [
+        (b"", "is empty (0 bytes)"),
+        (b"PK\3\4and more", r"begins with b'PK\x03\x04'"),
+        (b"FS30" + bytes(36), "ends within its first transaction"),
+    ],
 )
 def test_file_that_is_no_database_is_refused(server: Server, content: bytes, text: str) -> None:
     server.data.write_bytes(content)
     error = refused(server)
-    assert str(error).startswith(f"study 'it' has no database: {server.data} {text}")
+    assert str(error).startswith(f"there is no database of study 'it': {server.data} {text}")
     assert server.data.read_bytes() == content
+
+
+def test_directory_in_the_place_of_a_database_is_refused(server: Server) -> None:
+    server.data.unlink()
+    server.data.mkdir()
+    assert str(refused(server)).startswith(f"there is no database of study 'it': {server.data} is no file")
 
 
 def test_transaction_that_a_killed_server_has_not_finished_is_cut_off_and_kept(

@@ -280,9 +280,7 @@ def test_damaged_file_is_refused_with_what_can_be_done(study: Path, data: Path, 
     else:
         whole = bytearray(os.urandom(1000))
     data.write_bytes(whole)
-    refused = (
-        r"bd\.zeo: the database of study 'it' is damaged|study 'it' has no database: .*bd\.zeo begins with"
-    )
+    refused = r"the database of study 'it' is damaged|no database of study 'it': .*bd\.zeo begins with"
     with pytest.raises(StudyError, match=refused) as raised:
         read(study)
     assert "backup" in str(raised.value)
