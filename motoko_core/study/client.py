@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import ZODB
@@ -63,6 +64,10 @@ class StudyClient(BulkClient):
     def __init__(self, server: Server, **options: Any) -> None:
         self._motoko_server = server
         super().__init__(server.address, **options)
+
+    def prefetch(self, oids: Iterable[bytes], tid: bytes) -> None:
+        # Nobody asks what became of it: whoever needs an object reads it, and is told then what is wrong.
+        self._server.prefetch(oids, tid).add_done_callback(lambda future: future.exception())
 
     def loadBefore(self, oid: bytes, tid: bytes) -> Any:
         try:

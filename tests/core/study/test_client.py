@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from persistent.mapping import PersistentMapping
 from ZODB.Connection import TransactionMetaData
 from ZODB.FileStorage import FileStorage
 from ZODB.POSException import POSKeyError
+from ZODB.utils import maxtid, p64
 
 from motoko_core import lifecycle
+from motoko_core.daemons import wait_until
 from motoko_core.errors import DatabaseFault, MotokoError
 from motoko_core.session import transact
 from motoko_core.study.database import Database
@@ -181,3 +184,16 @@ def test_variable_of_a_lost_class_is_an_error_that_names_it(with_lost_class: Wor
         workflow.vars.thing  # noqa: B018
     assert "the workflow variable 'thing' is an object of the class lost.Thing" in str(raised.value)
     transaction.abort()
+
+
+def test_what_is_read_in_advance_complains_to_nobody(
+    filled: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(filled)
+    storage = database.db.storage
+    stop_servers([filled])
+    assert wait_until(lambda: not storage.is_connected(), 10)
+    storage.prefetch([p64(1)], maxtid)
+    database.close()  # ends the network thread
+    gc.collect()
+    assert "never retrieved" not in caplog.text
