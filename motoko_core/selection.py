@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
 
 Task: TypeAlias = tuple[Any, Any]
-#: Tasks that a selection reads together when it is iterated; then it gives up those before.
-_PREFETCH = 200
-
 Constraints: TypeAlias = "str | Iterable[str] | None"
 
 
@@ -268,12 +265,8 @@ class TaskSelection(Sequence[Task]):
 
     def __iter__(self) -> Iterator[Task]:
         query = self._query()
-        run_ids = query.ids()
-        for begin in range(0, len(run_ids), _PREFETCH):
-            chunk = run_ids[begin : begin + _PREFETCH]
-            query.prefetch(chunk)
-            yield from self._hand_out(query, chunk)
-            query.trim()
+        for run_ids in query.portions(query.ids()):
+            yield from self._hand_out(query, run_ids)
 
     def __len__(self) -> int:
         return self._query().count()

@@ -147,10 +147,21 @@ class Watch:
 
     def _sweep(self, condition: RunCondition) -> set[Reference]:
         query = self.query()
-        return {(self.manager.study, i) for i in query.ids() if self._filter(condition, query, i)}
+        run_ids = query.ids()
+        if not self._looks_at_objects(condition):
+            return {(self.manager.study, i) for i in run_ids}
+        return {
+            (self.manager.study, i)
+            for portion in query.portions(run_ids)
+            for i in portion
+            if self._filter(condition, query, i)
+        }
+
+    def _looks_at_objects(self, condition: RunCondition) -> bool:
+        return condition.filter is not None or self.action.is_error_handler
 
     def _filter(self, condition: RunCondition, query: Query, run_id: int) -> bool:
-        if condition.filter is None and not self.action.is_error_handler:
+        if not self._looks_at_objects(condition):
             return True
         pair = query.pair(run_id)
         if pair is None:

@@ -8,7 +8,7 @@ one consistent snapshot, and no run is read from the database that the index can
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from BlackDynamite.job import JobZEO
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from motoko_core.study.database import StudyDatabase
 
 _PREFETCH = 500
+_PORTION = 200
 #: What the index keeps sets of runs for.
 _GROUPED: frozenset[tuple[Kind, str]] = frozenset({("runs", "run_name"), ("runs", "state"), ("runs", "id")})
 
@@ -79,14 +80,17 @@ class Query:
         job = None if run is None else self._jobs.get(run.entries["job_id"])
         return None if job is None else (run, job)
 
-    def prefetch(self, run_ids: Iterable[int]) -> None:
-        """Read runs and their jobs together, which costs half of what it costs one by one."""
-        for column in zip(*filter(None, map(self.pair, run_ids)), strict=True):
-            prefetch(self._connection, column, "entries")
+    def portions(self, run_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Ids by the hundred: their runs and jobs are read together, and given up when the next are due.
 
-    def trim(self) -> None:
-        """Give up what was read beyond the size of the connection's cache: ZODB would wait for the commit."""
-        self._connection.cacheGC()
+        One by one, reading costs twice as much; and ZODB would keep all of them until the commit.
+        """
+        for begin in range(0, len(run_ids), _PORTION):
+            portion = run_ids[begin : begin + _PORTION]
+            for column in zip(*filter(None, map(self.pair, portion)), strict=True):
+                prefetch(self._connection, column, "entries")
+            yield portion
+            self._connection.cacheGC()
 
     def matches(self, run_id: int) -> bool:
         """Whether one run meets the constraint."""
