@@ -222,12 +222,11 @@ class Daemon:
             try:
                 client.connect(str(self.socket))
                 client.sendall(command)
-                client.recv(1000)
+                return bool(client.recv(1000))
             except (BlockingIOError, TimeoutError):
                 return True  # somebody listens, and is busy
             except OSError:
                 return False
-        return True
 
 
 def stop_daemons(daemons: Sequence[Daemon], timeout_s: float = 10.0) -> list[Daemon]:

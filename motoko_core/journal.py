@@ -29,7 +29,7 @@ from motoko_core.errors import StudyError
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
 
-    from motoko_core.study.server import Address
+    from motoko_core.study.probe import Address
 
 logger = logging.getLogger("motoko")
 

@@ -12,7 +12,8 @@ from motoko_core.config import require_study_files
 from motoko_core.errors import AlreadyRunning, MotokoError
 from motoko_core.locks import holder
 from motoko_core.study.datafile import require_writable
-from motoko_core.study.server import Server, start_servers, stop_servers
+from motoko_core.study.server import Server
+from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.variables import ensure_created
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from hypothesis import settings
 from motoko_core import lifecycle
 from motoko_core.launch.daemon import stop_launcher
 from motoko_core.session import transact
-from motoko_core.study.server import stop_servers
+from motoko_core.study.starting import stop_servers
 from motoko_core.workflow import Workflow
 
 # The same examples each time, so that a failure is of the change that is tested. To look for new ones:

@@ -54,7 +54,7 @@ def stop(workflow: Workflow, managers: list[TaskManager], *, everything: bool) -
     from motoko_core.cli.orchestrator import stop_orchestrator
     from motoko_core.launch.daemon import stop_launcher
     from motoko_core.lifecycle import servers
-    from motoko_core.study.server import stop_servers
+    from motoko_core.study.starting import stop_servers
 
     stopped = []
     if everything:

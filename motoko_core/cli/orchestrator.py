@@ -83,7 +83,7 @@ def start(args: argparse.Namespace) -> int:
     """Execute the workflow, here or in the background."""
     from motoko_core.cli.executing import Interrupted, execute, interruptible, noted
     from motoko_core.lifecycle import disconnect, refuse_while_running, servers
-    from motoko_core.study.server import start_servers
+    from motoko_core.study.starting import start_servers
 
     workflow: Workflow = args.motoko_workflow
     refuse_while_running(workflow, "start the orchestrator")

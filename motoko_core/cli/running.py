@@ -19,7 +19,7 @@ from motoko_core.lifecycle import create_missing, disconnect, refuse_while_runni
 from motoko_core.selection import describe_failure
 from motoko_core.session import Session, use
 from motoko_core.states import ACTIVE, CREATED, is_active, is_failure
-from motoko_core.study.server import start_servers, stop_servers
+from motoko_core.study.starting import start_servers, stop_servers
 
 if TYPE_CHECKING:
     from motoko_core.study.server import Server
@@ -78,8 +78,7 @@ class Execution:
         if created:
             say(f"created {', '.join(created)}")
         try:
-            self._servers = [server for server in servers(self._workflow) if not server.is_up()]
-            start_servers(self._servers)
+            self._servers = start_servers(servers(self._workflow))
             with use(Session("a look at the databases")):
                 for manager in self._workflow.task_managers.values():
                     manager.database.base  # noqa: B018 - what is wrong with it is better said before the launcher

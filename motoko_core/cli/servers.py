@@ -23,7 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     workflow = open_workflow(args)
 
-    from motoko_core.study.health import SILENT, look_at_all
+    from motoko_core.study.health import look_at_all
+    from motoko_core.study.probe import SILENT
 
     servers = [manager.database.server for manager in workflow.task_managers.values()]
     found = look_at_all([*servers, workflow.vars.database.server])

@@ -21,7 +21,7 @@ from motoko_core.launch.launcher import Launcher
 from motoko_core.lifecycle import ORCHESTRATOR_LOCK, state_directory
 from motoko_core.locks import held, holder
 from motoko_core.states import ACTIVE, CREATED
-from motoko_core.study.server import start_servers
+from motoko_core.study.starting import start_servers
 
 if TYPE_CHECKING:
     from motoko_core.interfaces import JobGenerator

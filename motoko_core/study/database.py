@@ -22,8 +22,10 @@ from motoko_core.study.client import StudyClient, StudyDB
 from motoko_core.study.constraints import Names
 from motoko_core.study.index import RunIndex
 from motoko_core.study.layout import MOTOKO_SCHEMA, find_schema
+from motoko_core.study.probe import Address
 from motoko_core.study.pulse import Pulse
-from motoko_core.study.server import Address, Server, start_servers, study_server
+from motoko_core.study.server import Server, study_server
+from motoko_core.study.starting import start_servers
 from motoko_core.study.turns import LIMIT_S, Turns, turns_in
 
 if TYPE_CHECKING:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
-import socket
-import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,19 +12,12 @@ import attrs
 import psutil
 from persistent.TimeStamp import TimeStamp
 
-from motoko_core.study.server import Address, Server
+from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe
+from motoko_core.study.server import Server
 
-UP = "up"
-DOWN = "down"
-SILENT = "does not answer"
 NOT_CREATED = "not created"
 
-_PROBE = b"ruok"
 _NOTHING = "0" * 16
-
-
-class NoAnswer(Exception):
-    """Somebody listens, and does not answer the probe."""
 
 
 @attrs.frozen(kw_only=True)
@@ -54,42 +44,6 @@ class Health:
     last_commit: datetime.datetime | None = None
     size: int | None = None
     beside: dict[str, int] = attrs.field(factory=dict)
-
-
-def probe(address: Address, timeout_s: float = 1.0) -> dict[str, Any]:
-    """Ask a ZEO server how it is, by its ``ruok`` protocol; answer the statistics of its storage.
-
-    :raises ConnectionError, FileNotFoundError: nobody listens.
-    :raises NoAnswer: somebody listens, and does not answer in time.
-    """
-    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(timeout_s)
-        try:
-            client.connect(address)
-            client.sendall(struct.pack(">I", len(_PROBE)) + _PROBE)
-            _frame(client)  # the protocol that it speaks
-            answer = json.loads(_frame(client))
-        except (ConnectionRefusedError, FileNotFoundError):
-            raise
-        except (OSError, ValueError) as error:
-            raise NoAnswer(str(error)) from error
-    return answer["1"]  # type: ignore[no-any-return]
-
-
-def _frame(client: socket.socket) -> bytes:
-    (length,) = struct.unpack(">I", _exactly(client, 4))
-    return _exactly(client, length)
-
-
-def _exactly(client: socket.socket, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = client.recv(count - len(data))
-        if not part:
-            raise ConnectionResetError("the connection was closed")
-        data += part
-    return data
 
 
 def look(server: Server) -> Health:

@@ -6,12 +6,8 @@ address, so a socket in another place is found too.
 
 from __future__ import annotations
 
-import logging
 import re
-import shutil
 import socket
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
@@ -22,17 +18,9 @@ from motoko_core.daemons import (
     is_accepting,
     private_directory,
     socket_path,
-    stop_daemons,
-    wait_until,
 )
-from motoko_core.errors import ConfigError, StudyError
-from motoko_core.locks import taking_turns
-
-Address = str | tuple[str, int]
-
-logger = logging.getLogger("motoko")
-
-_LITTLE_SPACE_BYTES = 2**20
+from motoko_core.errors import ConfigError
+from motoko_core.study.probe import Address
 
 # BlackDynamite reads the address from here: it has to be the first word of its section.
 _CONFIG = """\
@@ -216,82 +204,3 @@ def _is_this_machine(host: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def start_servers(servers: Iterable[Server], *, timeout_s: float = 30.0) -> list[Server]:
-    """Start those that do not accept connections, side by side; answer the ones that were started.
-
-    What a crash left at the end of a database is cut off, and a warning says so.
-
-    :raises StudyError: one of them does not accept connections in time, or cannot run here.
-    :raises ~motoko_core.errors.DatabaseFault: a database is damaged, in use, or cannot be written.
-    """
-    # ZODB takes its time to be imported, and not everybody who knows servers starts them.
-    from motoko_core.study.datafile import examine, require_database, require_unlocked, require_writable
-
-    down = [server for server in servers if not server.is_up()]
-    for server in down:
-        if not server.is_local:
-            raise StudyError(
-                f"{server.title} is served at {server.tcp}, which does not answer",
-                hint="Start the server there, or mend `host:` in motoko.yaml.",
-            )
-        if not server.data.exists():
-            raise StudyError(
-                f"{server.title} has no database yet: {server.data} is missing",
-                hint="`motoko create` makes it; `motoko run` creates what is missing.",
-            )
-        require_database(server.title, server.data)
-        require_writable(server.title, server.directory)
-        require_writable(server.title, server.data)
-    with ExitStack() as turns:
-        # Two processes that start the same server side by side would remove each other's socket. All take
-        # their turns in the same order, so that nobody waits in a circle.
-        for directory in sorted({server.directory for server in down}):
-            turns.enter_context(taking_turns(directory / "start.lock"))
-        down = [server for server in down if not server.is_up()]
-        cuts = []
-        for server in down:
-            require_unlocked(server.title, server.data)
-            cuts.append(examine(server.title, server.data))
-        printed = [_start(server) for server in down]
-        for server, before, cut in zip(down, printed, cuts, strict=True):
-            up = wait_until(lambda s=server, b=before: s.is_up() or _has_failed(s, b), timeout_s)  # type: ignore[misc]
-            if not up or not server.is_up():
-                stop_servers(down)
-                examine(server.title, server.data, thorough=True)
-                raise _not_started(server)
-            if cut is not None:
-                logger.warning("%s: %s: %s", server.title, server.data, cut)
-    return down
-
-
-def _start(server: Server) -> int:
-    """Start a server; answer how much it and those before it had printed."""
-    if isinstance(server.address, str):
-        # What a dead server left behind would be taken for a live one by BlackDynamite.
-        Path(server.address).unlink(missing_ok=True)
-    server.write_config()
-    before = len(server.printed())
-    server.daemon.start()
-    return before
-
-
-def _has_failed(server: Server, before: int) -> bool:
-    """Whether a server has printed an exception; zdaemon tries again and again."""
-    return re.search(r"^[\w.]*(Error|Exception)\b", server.printed()[before:], re.MULTILINE) is not None
-
-
-def _not_started(server: Server) -> StudyError:
-    free = shutil.disk_usage(server.directory).free
-    space = f"Its disk has {free} bytes left. " if free < _LITTLE_SPACE_BYTES else ""
-    return StudyError(
-        f"the server of {server.title} did not start, or does not accept connections at {server.address}",
-        hint=f"{space}The end of {server.directory / 'zeo.log'}:\n{server.log_tail()}",
-    )
-
-
-def stop_servers(servers: Sequence[Server]) -> list[Server]:
-    """Stop the servers that run on this machine; answer the ones that were running."""
-    daemons = {server.daemon: server for server in servers if server.is_local}
-    return [daemons[daemon] for daemon in stop_daemons(list(daemons))]

@@ -14,7 +14,7 @@ from motoko_core.errors import AlreadyRunning, MotokoError
 from motoko_core.launch.daemon import launch, stop_launcher
 from motoko_core.locks import held
 from motoko_core.session import transact
-from motoko_core.study.server import start_servers, stop_servers
+from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks
 from tests.launching import SCRIPT, fifo, read_line

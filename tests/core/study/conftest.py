@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from motoko_core.study.database import create_empty
-from motoko_core.study.server import Server, stop_servers
+from motoko_core.study.server import Server
+from motoko_core.study.starting import stop_servers
 
 
 @pytest.fixture

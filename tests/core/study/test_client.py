@@ -22,8 +22,9 @@ from motoko_core.daemons import wait_until
 from motoko_core.errors import DatabaseFault, MotokoError
 from motoko_core.session import transact
 from motoko_core.study.database import Database
-from motoko_core.study.server import Server, start_servers, stop_servers
+from motoko_core.study.server import Server
 from motoko_core.study.snapshot import snapshot
+from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, states
 from tests.faults import overwrite

@@ -19,7 +19,8 @@ from motoko_core.errors import DatabaseFault
 from motoko_core.study.database import Database, create_empty
 from motoko_core.study.datafile import examine
 from motoko_core.study.filestorage import UNCERTAIN, StudyStorage
-from motoko_core.study.server import Server, start_servers, stop_servers
+from motoko_core.study.server import Server
+from motoko_core.study.starting import start_servers, stop_servers
 from tests.faults import limit_files
 from tests.processes import run_python
 

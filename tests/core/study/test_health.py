@@ -14,8 +14,10 @@ import transaction
 
 from motoko_core.daemons import wait_until
 from motoko_core.study.database import Database
-from motoko_core.study.health import DOWN, NOT_CREATED, SILENT, UP, NoAnswer, look, look_at_all, probe
-from motoko_core.study.server import Server, start_servers
+from motoko_core.study.health import NOT_CREATED, look, look_at_all
+from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe
+from motoko_core.study.server import Server
+from motoko_core.study.starting import start_servers
 
 
 def free_port() -> int:

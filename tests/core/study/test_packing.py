@@ -10,7 +10,8 @@ from motoko_core.errors import DatabaseFault, StudyError
 from motoko_core.study import packing
 from motoko_core.study.database import Database
 from motoko_core.study.packing import pack
-from motoko_core.study.server import Server, start_servers, stop_servers
+from motoko_core.study.server import Server
+from motoko_core.study.starting import start_servers, stop_servers
 from tests.faults import limit_files
 
 

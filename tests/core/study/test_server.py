@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import pytest
 from motoko_core import lifecycle
 from motoko_core.daemons import is_gone, wait_until
 from motoko_core.errors import ConfigError, StudyError
-from motoko_core.study.server import Server, configured_address, parse_host, start_servers, stop_servers
+from motoko_core.study.probe import UP, state_of
+from motoko_core.study.server import Server, configured_address, parse_host
+from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, states, stop_everything, write_workflow
 from tests.processes import ROOT, run_python
@@ -47,7 +50,8 @@ def test_starts_side_by_side_make_one_server(server: Server) -> None:
     script = """
 import sys
 from pathlib import Path
-from motoko_core.study.server import Server, start_servers
+from motoko_core.study.server import Server
+from motoko_core.study.starting import start_servers
 server = Server(title="it", directory=Path(sys.argv[1]), data_name="bd.zeo")
 print("ready", flush=True)
 sys.stdin.readline()
@@ -87,6 +91,43 @@ def test_socket_that_a_dead_server_left_behind_is_replaced(server: Server) -> No
     assert server.daemon.socket.exists()
     assert start_servers([server]) == [server]
     assert server.is_up()
+
+
+def test_server_that_is_being_taken_apart_is_replaced(server: Server) -> None:
+    """A killed process accepts connections until the system has closed its files."""
+    dying = socket.socket(socket.AF_UNIX)
+    dying.bind(server.address)
+    dying.listen()
+
+    def die() -> None:
+        asking, _ = dying.accept()
+        dying.close()
+        asking.close()
+
+    thread = threading.Thread(target=die)
+    thread.start()
+    assert start_servers([server]) == [server]
+    thread.join()
+    assert state_of(server.address) == UP
+
+
+def test_paused_server_is_neither_up_nor_started_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("motoko_core.study.starting._PATIENCE_S", 0.1)
+    start_servers([server])
+    (runzeo,) = runzeos(server)
+    runzeo.suspend()
+    try:
+        with pytest.raises(
+            StudyError, match=r"server of study 'it' accepts .*, but does not answer"
+        ) as raised:
+            start_servers([server])
+        assert "kill -CONT" in str(raised.value)
+        assert runzeos(server) == [runzeo]
+    finally:
+        runzeo.resume()
+    assert start_servers([server]) == []
 
 
 def test_stop_kills_a_server_whose_manager_was_killed(server: Server) -> None:
