@@ -9,6 +9,7 @@ from motoko_core.engine.actions import ALL, Action, Reference
 from motoko_core.engine.blame import blaming, is_conflict
 from motoko_core.engine.firing import EngineSession
 from motoko_core.engine.marks import WHOLE, Marks
+from motoko_core.engine.sweep import Sweeps
 from motoko_core.engine.watch import Registration, Watch
 from motoko_core.session import MAX_ATTEMPTS, give_up, use
 from motoko_core.study.query import is_behind
@@ -28,6 +29,7 @@ class Lookout:
         self._anything = True
         self._conflicts = 0
         self.marks = Marks(self._workflow)
+        self.sweeps = Sweeps(engine.clock, self.blaming)
 
     def _no_changes(self) -> dict[str, set[int]]:
         return {name: set() for name in self._workflow.task_managers}
@@ -44,11 +46,12 @@ class Lookout:
         for registration in self._registrations.values():
             if study in registration.watches:
                 registration.watches[study].complete = False
+        self.sweeps.start_again(study)
 
     @property
     def is_behind(self) -> bool:
         """Whether there are changes that were not looked at yet."""
-        return self._anything
+        return self._anything or self.sweeps.is_urgent
 
     @property
     def watches(self) -> list[Watch]:
@@ -118,11 +121,12 @@ class Lookout:
                     watch = self._watch(action, study)
                     with self.blaming(watch):
                         if action.is_run_level:
-                            watch.look_at_runs(changed[study], now, self._engine.clock, tick=tick)
+                            watch.look_at_runs(changed[study])
                             continue
                         asked = anything or (watch.has_more() and now >= watch.due)
                         if asked and watch.look_at_workflow(self._workflow):
                             true_now.append(watch)
+                self._sweep(changed, now, tick=tick, only_error_handlers=only_error_handlers)
                 session.commit()
         except SystemExit as leaving:
             self._engine.fail(leaving)
@@ -136,6 +140,15 @@ class Lookout:
             self._conflicts = 0
             return true_now
         return []
+
+    def _sweep(
+        self, changed: dict[str, set[int]], now: float, *, tick: bool, only_error_handlers: bool
+    ) -> None:
+        for study, run_ids in changed.items():
+            self.sweeps.note(study, run_ids)
+        swept = (w for w in self.watches if w.is_swept)
+        chosen = [w for w in swept if w.action.is_error_handler or not only_error_handlers]
+        self.sweeps.go_on(chosen, now, tick=tick)
 
     def _again(self, changed: dict[str, set[int]]) -> None:
         for study, run_ids in changed.items():

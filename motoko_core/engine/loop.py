@@ -164,7 +164,9 @@ class Engine:
         self._firings.fire_booleans(true_now, now)
 
     def _dues(self, now: float) -> Iterable[float]:
-        return [w.due for w in self.lookout.watches if w.due > now and w.has_more()]
+        sweep = self.lookout.sweeps.due
+        dues = [w.due for w in self.lookout.watches if w.due > now and w.has_more()]
+        return dues if sweep is None else [*dues, sweep]
 
     async def _sleep(self, seconds: float) -> None:
         """Until something happens, at most so many seconds. Who wakes the loop during a look is heard."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,11 +15,9 @@ from motoko_core.selection import Task, TaskSelectionEval, hand_out
 from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
+    from motoko_core.study.constraints import Constraint
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
-
-#: A full sweep with a run filter may take this part of the time.
-_SWEEP_SHARE = 0.05
 
 
 @attrs.define(eq=False)
@@ -54,7 +52,7 @@ class Watch:
         self.due = 0.0
         #: Whether a boolean condition was true when it was last looked at.
         self.held = False
-        self.next_sweep = 0.0
+        #: Whether a run-level condition was evaluated for all runs.
         self.complete = False
 
     # ------------------------------------------------------------------ firing
@@ -104,7 +102,7 @@ class Watch:
     def trigger(self, workflow: Workflow) -> bool | list[tuple[Any, Any]]:
         """Evaluate the condition in the current session, whatever fired before."""
         if self.action.is_run_level:
-            self.look_at_runs((), 0.0, float, tick=False)
+            self.fill()
         elif self.look_at_workflow(workflow):
             return True
         return list(self.tasks(workflow, sorted(self.matching)).values())
@@ -125,18 +123,15 @@ class Watch:
 
     # ------------------------------------------------------------------ run-level conditions
 
-    def look_at_runs(
-        self, changed: Iterable[int], now: float, clock: Callable[[], float], *, tick: bool
-    ) -> None:
-        """Evaluate a run-level condition for the runs that changed; for all of them when a sweep is due."""
-        condition = self.action.condition
-        assert isinstance(condition, RunCondition)
-        if not self.complete or (tick and condition.filter is not None and now >= self.next_sweep):
-            began = clock()
-            self._put_all(self._sweep(condition))
-            self.complete = True
-            ended = clock()
-            self.next_sweep = ended + (ended - began) * (1 / _SWEEP_SHARE - 1)
+    @property
+    def is_swept(self) -> bool:
+        """Whether the condition is a run filter: what it looks at may change without being announced."""
+        return isinstance(self.action.condition, RunCondition) and self.action.condition.filter is not None
+
+    def look_at_runs(self, changed: Iterable[int]) -> None:
+        """Evaluate a run-level condition for the runs that changed; at first, a constraint for all runs."""
+        if not self.complete and not self.is_swept:
+            self.fill()
             return
         query = None
         for run_id in changed:
@@ -145,17 +140,28 @@ class Watch:
             # that merely changed: it counts as still matching, and fires when the action is due again.
             self._put((self.manager.study, run_id), self.matches(query, run_id))
 
-    def _sweep(self, condition: RunCondition) -> set[Reference]:
+    def fill(self) -> None:
+        """Evaluate a run-level condition for all runs."""
+        condition = self.action.condition
+        assert isinstance(condition, RunCondition)
         query = self.query()
         run_ids = query.ids()
-        if not self._looks_at_objects(condition):
-            return {(self.manager.study, i) for i in run_ids}
-        return {
-            (self.manager.study, i)
-            for portion in query.portions(run_ids)
-            for i in portion
-            if self._filter(condition, query, i)
-        }
+        portions = query.portions(run_ids) if self._looks_at_objects(condition) else [run_ids]
+        self._put_all(
+            {(self.manager.study, i) for p in portions for i in p if self._filter(condition, query, i)}
+        )
+        self.complete = True
+
+    def among(self, run_ids: Iterable[int]) -> set[Reference]:
+        """Those of some runs that meet a run-level condition."""
+        query = self.query()
+        return {(self.manager.study, run_id) for run_id in run_ids if self.matches(query, run_id)}
+
+    def end_sweep(self, found: set[Reference], changed: set[int]) -> None:
+        """Take in what a sweep has found, but not for runs that have changed since it began."""
+        known = {reference for reference in self.matching if reference[1] in changed}
+        self._put_all(known.union(reference for reference in found if reference[1] not in changed))
+        self.complete = True
 
     def _looks_at_objects(self, condition: RunCondition) -> bool:
         return condition.filter is not None or self.action.is_error_handler
@@ -170,11 +176,18 @@ class Watch:
             return False
         return condition.filter is None or bool(condition.filter(*hand_out(self.manager, pair, run_id)))
 
+    @property
+    def constraint(self) -> Constraint:
+        """What the condition asks of the runs of the study; all meet it if it has no constraint."""
+        return self._constraint(self.manager)
+
+    def _constraint(self, manager: TaskManager) -> Constraint:
+        return self.action.constraints.get(manager.study) or manager.constraint(None)
+
     def query(self, manager: TaskManager | None = None) -> Query:
-        """What the condition's constraint asks for in a study, in the current session; all if it has none."""
+        """The runs of a study that meet the condition's constraint, in the current session."""
         manager = manager or self.manager
-        constraint = self.action.constraints.get(manager.study) or manager.constraint(None)
-        return Query(manager.database, constraint, manager.workflow.run_name)
+        return Query(manager.database, self._constraint(manager), manager.workflow.run_name)
 
     def matches(self, query: Query, run_id: int) -> bool:
         """Whether a run is there, and meets the condition if that is a run-level one.

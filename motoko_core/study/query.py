@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from motoko_core.study.database import StudyDatabase
 
 _PREFETCH = 500
-_PORTION = 200
+#: Runs that are read together.
+PORTION = 200
 #: What the index keeps sets of runs for.
 _GROUPED: frozenset[tuple[Kind, str]] = frozenset({("runs", "run_name"), ("runs", "state"), ("runs", "id")})
 
@@ -85,8 +86,8 @@ class Query:
 
         One by one, reading costs twice as much; and ZODB would keep all of them until the commit.
         """
-        for begin in range(0, len(run_ids), _PORTION):
-            portion = run_ids[begin : begin + _PORTION]
+        for begin in range(0, len(run_ids), PORTION):
+            portion = run_ids[begin : begin + PORTION]
             for column in zip(*filter(None, map(self.pair, portion)), strict=True):
                 prefetch(self._connection, column, "entries")
             yield portion

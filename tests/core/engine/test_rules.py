@@ -118,55 +118,6 @@ async def test_a_run_filter_is_asked_about_the_runs_that_changed(workflow: Workf
     await play(workflow, script)
 
 
-async def test_a_run_filter_that_looks_elsewhere_is_swept(workflow: Workflow, clock: Clock) -> None:
-    (task,) = create_tasks(workflow, x=1.0)
-    outside = False
-    fired = Firings()
-
-    def looks_outside(run: Any, job: Any) -> bool:
-        return outside
-
-    async def script() -> None:
-        nonlocal outside
-        workflow.add_action("outside", task="mult", event=looks_outside, f=fired)
-        await settle()
-        outside = True
-        await clock.tick()
-        assert fired.take() == [ids([task])]
-
-    await play(workflow, script)
-
-
-def test_sweeps_take_five_percent_of_the_time(workflow: Workflow) -> None:
-    create_tasks(workflow, x=1.0)
-    now, asked = 100.0, []
-
-    def slow(run: Any, job: Any) -> bool:
-        nonlocal now
-        asked.append(now)
-        now += 3.0
-        return False
-
-    action = Action(
-        event_name="slow",
-        task="mult",
-        event=slow,
-        f=print,
-        condition=RunCondition(description="slow", filter=slow),
-        constraints={"mult": workflow.mult.constraint([])},
-    )
-    watch = Watch(action, workflow.mult, Registration())
-    watch.look_at_runs((), now, lambda: now, tick=True)
-    assert now == 103.0
-    for later in (103.0, 120.0, 159.9):
-        watch.look_at_runs((), later, lambda: now, tick=True)
-    assert asked == [100.0]
-    watch.look_at_runs((), 160.0, lambda: now, tick=False)
-    assert asked == [100.0]
-    watch.look_at_runs((), 160.0, lambda: now, tick=True)
-    assert len(asked) == 2
-
-
 def test_what_a_change_costs_does_not_grow_with_the_tasks_that_match(workflow: Workflow) -> None:
     class Counting(set[Any]):
         """A set that nobody may walk through or copy."""
@@ -189,11 +140,11 @@ def test_what_a_change_costs_does_not_grow_with_the_tasks_that_match(workflow: W
     )
     watch = Watch(action, workflow.mult, Registration())
     watch.registration.watches["mult"] = watch
-    watch.look_at_runs((), 0.0, float, tick=True)
+    watch.look_at_runs(())
     done = {("mult", 10**9 + i) for i in range(1000)}
     watch.registration.marked = Counting(done)
     watch.matching = Counting(watch.matching | done)
-    watch.look_at_runs([number], 1.0, float, tick=False)
+    watch.look_at_runs([number])
     assert watch.has_more()
     ready = watch.ready(1.0)
     assert ready == {("mult", number)}
@@ -201,7 +152,7 @@ def test_what_a_change_costs_does_not_grow_with_the_tasks_that_match(workflow: W
     watch.end_firing(ready)
     assert watch.ready(2.0) == ready
     set_state(workflow, task, "START")
-    watch.look_at_runs([number], 3.0, float, tick=False)
+    watch.look_at_runs([number])
     assert not watch.has_more()
 
 
