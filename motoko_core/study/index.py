@@ -45,7 +45,10 @@ class RunIndex:
 
     def __init__(self, study: StudyDatabase) -> None:
         self._study = study
-        self._lock = threading.RLock()
+        #: Held while the table changes, and by whoever asks for several things that belong together.
+        self.lock = threading.RLock()
+        #: How often the table has changed.
+        self.version = 0
         self._manager = transaction.TransactionManager(explicit=True)
         self._connection = study.open(self._manager)
         self._connection._cache.cache_size = _CACHED_OBJECTS
@@ -98,7 +101,7 @@ class RunIndex:
     def states(self, run_name: str | None) -> dict[str | None, int]:
         """Number of runs by state, of one run_name or of all."""
         counts: dict[str | None, int] = {}
-        with self._lock:
+        with self.lock:
             for (name, state), ids in self._table.groups.items():
                 if run_name in (None, name):
                     counts[state] = counts.get(state, 0) + len(ids)
@@ -108,12 +111,12 @@ class RunIndex:
         self, run_names: frozenset[Any] | None = None, states: frozenset[Any] | None = None
     ) -> set[int]:
         """Ids of the runs with one of these names and states; None: any."""
-        with self._lock:
+        with self.lock:
             return set().union(*self._matching_groups(run_names, states))
 
     def count(self, run_names: frozenset[Any] | None = None, states: frozenset[Any] | None = None) -> int:
         """Number of the runs with one of these names and states; None: any."""
-        with self._lock:
+        with self.lock:
             return sum(map(len, self._matching_groups(run_names, states)))
 
     def _matching_groups(
@@ -125,7 +128,7 @@ class RunIndex:
 
     def changed_since(self, start: bytes) -> Iterable[int]:
         """Ids of the runs that may look different in a snapshot that began at ``start``."""
-        with self._lock:
+        with self.lock:
             if start < self._log_start or not self._is_caught_up(start):
                 return set(self.rows)
             changed: set[int] = set()
@@ -149,14 +152,14 @@ class RunIndex:
 
         :param runs: the tree of runs, in the session; so is ``jobs``.
         """
-        with self._lock:
+        with self.lock:
             return self._table.touched(oids, runs, jobs)
 
     # ------------------------------------------------------------------ keeping current
 
     def refresh(self) -> None:
         """Take in what was committed since the last call, and tell the listeners."""
-        with self._lock:
+        with self.lock:
             changes, lost = [], True
             try:
                 self._manager.begin()
@@ -177,7 +180,7 @@ class RunIndex:
 
     def rescan(self) -> None:
         """Compare every run with the database; listeners hear of what the announcements missed."""
-        with self._lock:
+        with self.lock:
             self._connection.cacheMinimize()
             self._polled = None
             self.refresh()
@@ -192,6 +195,7 @@ class RunIndex:
         return oids
 
     def _take_in(self) -> list[RunChange]:
+        self.version += 1
         if self._polled is None:
             old, self._table = self._table, self._filled()
             before: States = {i: old.rows.value(i, "state") for i in self._table.differing(old)}
@@ -256,13 +260,13 @@ class RunIndex:
 
     def close(self) -> None:
         """Give the connection back as it was; a thread that waits for a paused server is interrupted."""
-        if not self._lock.acquire(timeout=_PATIENCE_S):
+        if not self.lock.acquire(timeout=_PATIENCE_S):
             self._study.hang_up()
-            self._lock.acquire()
+            self.lock.acquire()
         try:
             self._polled = []  # who looks from now on finds nothing
             storage = self._storage
             del storage.poll_invalidations, storage._invalidate, storage._invalidateCache
             self._connection.close()
         finally:
-            self._lock.release()
+            self.lock.release()

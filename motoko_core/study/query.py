@@ -4,6 +4,9 @@ The index answers for the runs that look the same in the session's snapshot as i
 them; the others (what was committed since the session began, what the session itself has changed, and what
 the index does not hold) are checked on the session's own objects. So a session reads its own writes and sees
 one consistent snapshot, and no run is read from the database that the index can answer for.
+
+Another thread may take new commits into the index at any time: which runs look the same, and what the index
+says of the others, are asked for together, under the index's lock.
 """
 
 from __future__ import annotations
@@ -37,7 +40,6 @@ class Query:
 
     def __init__(self, study: StudyDatabase, constraint: Constraint, run_name: str | None) -> None:
         self._constraint = constraint
-        self._run_name = run_name
         self._connection = current_session().connection(study)
         base = study.base_on(self._connection)
         self._runs, self._jobs = base._get_runs().entries, base._get_jobs().entries
@@ -49,34 +51,39 @@ class Query:
             mine = frozenset({run_name})
             self._names = mine if self._names is None else self._names & mine
         self._index.refresh()
-        self._unsure = self._find_unsure()
+        self._unsure: set[int] = set()
+        self._version = -1
 
     def count(self) -> int:
         """How many runs meet the constraint."""
         self._connection.has_searched = True
         index = self._index
-        if self._unsure or self._ids is not None or index.jobless or not self._is_grouped():
-            return len(self.ids())
-        return index.count(self._names, self._states)
+        with index.lock:
+            unsure = self._find_unsure()
+            if not unsure and self._ids is None and not index.jobless and self._is_grouped():
+                return index.count(self._names, self._states)
+        return len(self.ids())
 
     def ids(self) -> list[int]:
         """The ids of the runs that meet the constraint, in order."""
         self._connection.has_searched = True
-        sure = self._candidates()
-        sure -= self._unsure
-        unsure = set(self._unsure)
-        if not self._is_grouped():
-            sure = {run_id for run_id in sure if self._matches_in_index(run_id, unsure)}
-        sure |= {run_id for run_id, _, _ in self._check(sorted(unsure))}
-        return sorted(sure)
+        with self._index.lock:
+            unsure = set(self._find_unsure())
+            met = self._candidates()
+            met -= unsure
+            if not self._is_grouped():
+                met = {run_id for run_id in met if self._matches_in_index(run_id, unsure)}
+        met.update(self._check(sorted(unsure)))
+        return sorted(met)
 
     def pair(self, run_id: int) -> tuple[Any, Any] | None:
         """The run with an id, and its job, not read from the database yet; None if one is not there."""
-        if run_id not in self._unsure:
-            rows = self._index.rows
-            run_oid, job_oid = rows.oid(run_id), self._index.jobs.oid(rows.value(run_id, "job_id"))
-            if run_oid and job_oid:
-                return _object(self._connection, run_oid, RunZEO), _object(self._connection, job_oid, JobZEO)
+        index, connection = self._index, self._connection
+        with index.lock:
+            if run_id not in self._find_unsure() and run_id in index.rows:
+                run, job = index.rows.oid(run_id), index.jobs.oid(index.rows.value(run_id, "job_id"))
+                if run and job:
+                    return _object(connection, run, RunZEO), _object(connection, job, JobZEO)
         run = self._runs.get(run_id)
         job = None if run is None else self._jobs.get(run.entries["job_id"])
         return None if job is None else (run, job)
@@ -96,13 +103,14 @@ class Query:
     def matches(self, run_id: int) -> bool:
         """Whether one run meets the constraint."""
         unsure: set[int] = set()
-        if run_id not in self._unsure and run_id in self._index.rows:
-            row = self._index.rows
-            named = self._names is None or row.value(run_id, "run_name") in self._names
-            met = named and run_id not in self._index.jobless and self._matches_in_index(run_id, unsure)
-            if not unsure:
-                return met
-        return any(self._check([run_id]))
+        index = self._index
+        with index.lock:
+            if run_id not in self._find_unsure() and run_id in index.rows:
+                named = self._names is None or index.rows.value(run_id, "run_name") in self._names
+                met = named and run_id not in index.jobless and self._matches_in_index(run_id, unsure)
+                if not unsure:
+                    return met
+        return any(True for _ in self._check([run_id]))
 
     # ------------------------------------------------------------------ answered by the index
 
@@ -135,16 +143,21 @@ class Query:
     # ------------------------------------------------------------------ checked on the objects
 
     def _find_unsure(self) -> set[int]:
+        """Ids of the runs that may look different in the session and in the index, as it is now."""
         index, connection = self._index, self._connection
+        if self._version == index.version:
+            return self._unsure
         # (A savepoint puts a storage of its own in front of the normal one.)
         unsure = set(index.changed_since(connection._normal_storage._start))
         changed = _changed_objects(connection)
         if changed:
             unsure |= index.touched(changed, self._runs, self._jobs)
         unsure.update(self._runs.keys(index.rows.highest + 1))  # made in this session, or not known yet
+        self._unsure, self._version = unsure, index.version  # asking may have brought the index up to date
         return unsure
 
-    def _check(self, ids: list[int]) -> Iterator[tuple[int, Any, Any]]:
+    def _check(self, ids: list[int]) -> Iterator[int]:
+        """Those of some runs that meet the constraint in the session."""
         for begin in range(0, len(ids), _PREFETCH):
             chunk = ids[begin : begin + _PREFETCH]
             runs = {run_id: run for run_id in chunk if (run := self._runs.get(run_id)) is not None}
@@ -155,7 +168,7 @@ class Query:
                     continue
                 job = self._jobs.get(entries["job_id"])
                 if job is not None and self._constraint.matches(getter(run), getter(job)):
-                    yield run_id, run, job
+                    yield run_id
 
 
 def _object(connection: Connection, oid: bytes, usual: Any) -> Any:

@@ -92,6 +92,32 @@ def transact_quietly(workflow: Workflow, seed: int) -> None:
     transact("they", lambda: scramble(workflow, seed))
 
 
+@pytest.mark.parametrize("constraint", ["state = CREATED", "state = CREATED and x > 0"])
+def test_commit_that_the_index_takes_in_meanwhile_is_not_seen(workflow: Workflow, constraint: str) -> None:
+    """As the feed's thread does it, at any moment."""
+    references = create_tasks(workflow, x=[1, 2, 3])
+    first, second, third = (int(reference.rpartition(".")[2]) for reference in references)
+    with use(Session("it")) as session:
+        query = workflow.mult.select(constraint)._query()
+        assert query.count() == 3
+
+        def take_in(work: Callable[[], object]) -> None:
+            transact("they", work)
+            workflow.mult.database.index.refresh()
+
+        take_in(lambda: setattr(workflow.mult.run(first), "state", "FINISHED"))
+        assert query.ids() == [first, second, third]
+        take_in(lambda: setattr(workflow.mult.run(second), "state", "FINISHED"))
+        assert query.count() == 3
+        take_in(lambda: workflow.mult.base.runs.__delitem__(third))
+        assert query.matches(third)
+        pair = query.pair(third)
+        assert pair is not None
+        assert pair[0].entries["id"] == third
+        session.checkpoint()
+        assert workflow.mult.select(constraint)._query().ids() == []
+
+
 def test_ids_are_looked_up_directly(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
     references = create_tasks(workflow, x=[1, 2, 3])
     first, second, third = (int(reference.rpartition(".")[2]) for reference in references)
