@@ -20,14 +20,17 @@ class Orchestrator:
     """Finds out when the engine is at work, then has runs set FINISHED, one after the other.
 
     :param limit_s: how long it goes on.
-    :param has_actions: whether others are registered: then its start is not what it is without.
+    :param actions: how many others are registered: then its start is not what it is without.
     :param pause_s: the random pause before each is at most so long: the interval in which a version looks,
         so that it is met at any time of its round.
     """
 
-    def __init__(self, runs: int, limit_s: float, pause_s: float, *, has_actions: bool) -> None:
+    def __init__(self, runs: int, limit_s: float, pause_s: float, actions: int) -> None:
         self._limit_s, self._pause_s = limit_s, pause_s
-        self._has_actions = has_actions
+        self._actions = actions
+        # How often the run filters have still to be asked, until each was asked about each run.
+        self._to_ask = actions // 2 * runs
+        self._asked = asyncio.Event()
         others = [i for i, state in enumerate(study.states(runs), 1) if state != "START"]
         count = min(_EVENTS, len(others))
         self._ids = [others[k * len(others) // count] for k in range(count)]
@@ -54,8 +57,10 @@ class Orchestrator:
 
     async def main(self, workflow: Any, **_: Any) -> None:
         await self._started.wait()
-        if not self._has_actions:
+        if not self._actions:
             tell("cold_orchestrator", self._start_s)
+            self._asked.set()
+        await self._asked.wait()
         writer = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "points.writer"),
             stdin=asyncio.subprocess.PIPE,
@@ -79,17 +84,21 @@ class Orchestrator:
         await writer.wait()
         workflow.finished = True
 
+    def add_actions(self, workflow: Any) -> None:
+        """Register actions that wait for what does not come: half constraints, half run filters."""
+        for number in range(self._actions):
+            name = f"WANTED_{number}"
+            wanted = f"state = {name}" if number < self._actions - self._actions // 2 else self._filter(name)
+            workflow.add_action(name, task=study.NAME, event=wanted, f=never)
 
-def add_actions(workflow: Any, count: int) -> None:
-    """Register actions that wait for what does not come: half constraints, half run filters."""
-    for number in range(count):
-        name = f"WANTED_{number}"
-        wanted = f"state = {name}" if number % 2 else has_state(name)
-        workflow.add_action(name, task=study.NAME, event=wanted, f=never)
+    def _filter(self, name: str) -> Callable[[Any, Any], bool]:
+        def has_state(run: Any, job: Any) -> bool:
+            self._to_ask -= 1
+            if not self._to_ask:
+                self._asked.set()
+            return bool(run.state == name)
 
-
-def has_state(name: str) -> Callable[[Any, Any], bool]:
-    return lambda run, job: bool(run.state == name)
+        return has_state
 
 
 async def never(**_: Any) -> None:
@@ -101,13 +110,13 @@ def main() -> None:
     from motoko.workflow import Workflow  # noqa: F401  importing is not part of the cold start
 
     limit_s = args.seconds * (5 if args.actions else 15)
-    played = Orchestrator(args.runs, limit_s, args.pause, has_actions=bool(args.actions))
+    played = Orchestrator(args.runs, limit_s, args.pause, int(args.actions))
     workflow = study.open_workflow()
     workflow.wait_forever = True
     workflow.orchestrator_function = played.main
     workflow.add_action("is up", task=study.NAME, event=played.is_up, f=played.note_start)
     workflow.add_action("react", task=study.NAME, event="state = FINISHED", f=played.react)
-    add_actions(workflow, int(args.actions))
+    played.add_actions(workflow)
     workflow.execute()
 
     reactions, events = played.reactions_ms, len(played.reactions_ms)
