@@ -23,8 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     workflow = open_workflow(args)
 
-    from motoko_core.study.health import look_at_all
-    from motoko_core.study.probe import SILENT
+    from motoko_core.study.health import TROUBLES, look_at_all
 
     servers = [manager.database.server for manager in workflow.task_managers.values()]
     found = look_at_all([*servers, workflow.vars.database.server])
@@ -32,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         say(_json(dict(zip([*workflow.task_managers, None], found, strict=True))))
     else:
         table(_HEADERS, [_row(health) for health in found])
-    return 1 if any(health.state == SILENT for health in found) else 0
+    return 1 if any(health.state in TROUBLES for health in found) else 0
 
 
 def _row(health: Health) -> tuple[object, ...]:

@@ -12,10 +12,15 @@ import attrs
 import psutil
 from persistent.TimeStamp import TimeStamp
 
+from motoko_core.errors import DatabaseFault
 from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe
 from motoko_core.study.server import Server
 
 NOT_CREATED = "not created"
+NO_DATABASE = "no database"
+
+#: What to do something about.
+TROUBLES = (SILENT, NO_DATABASE)
 
 _NOTHING = "0" * 16
 
@@ -26,7 +31,8 @@ class Health:
 
     :param title: what it serves, such as ``study 'add'``.
     :param address: a path, or host:port.
-    :param state: ``up``, ``down``, ``does not answer`` or ``not created``.
+    :param state: ``up``, ``down``, ``does not answer``, ``not created``, or ``no database`` (the file is
+        something else).
     :param pid: of the server; None if it is down or on another machine.
     :param clients: how many are connected.
     :param waiting: how many clients wait for somebody else's commit.
@@ -59,8 +65,7 @@ def look(server: Server) -> Health:
     except NoAnswer:
         return Health(state=SILENT, pid=_pid(server), **known)
     except OSError:
-        created = server.data.exists() or not server.is_local
-        return Health(state=DOWN if created else NOT_CREATED, **known)
+        return Health(state=_state_without_server(server), **known)
     tid = answer["last-transaction"]
     return Health(
         state=UP,
@@ -70,6 +75,22 @@ def look(server: Server) -> Health:
         last_commit=None if tid == _NOTHING else _time(bytes.fromhex(tid)),
         **known,
     )
+
+
+def _state_without_server(server: Server) -> str:
+    if not server.is_local:
+        return DOWN
+    if not server.data.exists():
+        return NOT_CREATED
+    from motoko_core.study.datafile import require_database
+
+    try:
+        require_database(server.title, server.data)
+    except DatabaseFault:
+        return NO_DATABASE
+    except OSError:  # not to be read by us
+        pass
+    return DOWN
 
 
 def look_at_all(servers: Sequence[Server]) -> list[Health]:

@@ -56,6 +56,9 @@ def test_servers_that_are_down_stay_down(tiny: Tiny, capsys: Captured) -> None:
     tiny.motoko("run", "-n", "a")
     assert servers(tiny) == 0
     assert capsys.readouterr().out.count(" down ") == 3
+    (tiny.path / "first" / ".bd" / "bd.zeo").write_bytes(b"")
+    assert servers(tiny) == 1
+    assert " no database " in capsys.readouterr().out
     assert tiny.processes() == []
 
 

@@ -14,7 +14,7 @@ import transaction
 
 from motoko_core.daemons import wait_until
 from motoko_core.study.database import Database
-from motoko_core.study.health import NOT_CREATED, look, look_at_all
+from motoko_core.study.health import NO_DATABASE, NOT_CREATED, look, look_at_all
 from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe
 from motoko_core.study.server import Server
 from motoko_core.study.starting import start_servers
@@ -60,6 +60,12 @@ def test_server_that_was_never_created(tmp_path: Path) -> None:
     server = Server(title="study 'it'", directory=tmp_path / ".bd", data_name="bd.zeo")
     health = look(server)
     assert (health.state, health.size, health.pid) == (NOT_CREATED, None, None)
+
+
+def test_file_that_is_no_database_is_not_merely_down(server: Server) -> None:
+    assert look(server).state == DOWN
+    server.data.write_bytes(b"")
+    assert (look(server).state, look(server).size) == (NO_DATABASE, 0)
 
 
 def test_paused_server_does_not_answer(server: Server) -> None:
