@@ -379,7 +379,9 @@ class Workflow:
         handlers = [self._configured_handler(name, s) for name, s in self.configuration.error_handlers]
         databases = [*(manager.database for manager in self.task_managers.values()), self.vars.database]
         journal = Journal(lifecycle.state_directory(self), {d.key: d.reach for d in databases})
-        journal.recover()
+        if journal.recover():
+            for database in databases:
+                database.ping()  # then it has heard of all that was mended, not only of a part
         actions = {task: dict(by_name) for task, by_name in self.actions.items()}
         outcome = "failed"
         self._engine = Engine(self, params, [*handlers, *self._handlers], journal=journal, clock=self._clock)

@@ -16,6 +16,8 @@ from motoko_core.study.query import PORTION
 
 #: All sweeps together may take this part of the time.
 _SHARE = 0.05
+#: So many answers of filters are a portion, which takes some 10 ms.
+_ANSWERS = 1_000
 
 Blaming = Callable[[Watch], AbstractContextManager[None]]
 
@@ -42,7 +44,7 @@ class _Sweep:
         :param watches: those that are registered now.
         """
         watches = [watch for watch in watches if watch in self._found]
-        end = self._position + PORTION
+        end = self._position + max(1, min(PORTION, _ANSWERS // max(1, len(watches))))
         run_ids = self._run_ids[self._position : end]
         if watches:
             for portion in watches[0].query().portions(run_ids):

@@ -50,7 +50,6 @@ class Query:
         if run_name is not None:
             mine = frozenset({run_name})
             self._names = mine if self._names is None else self._names & mine
-        self._index.refresh()
         self._unsure: set[int] = set()
         self._version = -1
 

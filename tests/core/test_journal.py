@@ -63,6 +63,8 @@ def outcome(workflow: Workflow, reference: str) -> tuple[str, int, bool]:
         name = "seen_" + str(workflow.run_name).replace("-", "_")
         return run.state, len(workflow.add.select()), hasattr(workflow.vars, name)
 
+    for database in (workflow.mult.database, workflow.add.database, workflow.vars.database):
+        database.ping()  # recovery has clients of its own: ours may not have heard of all of it yet
     return transact("the test", look)
 
 

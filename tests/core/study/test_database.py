@@ -154,7 +154,7 @@ def test_closing_does_not_wait_for_a_thread_that_reads_from_a_paused_server(
 
 
 def _can_lock(index: RunIndex) -> bool:
-    free: bool = index._lock.acquire(blocking=False)
+    free: bool = index.lock.acquire(blocking=False)
     if free:
-        index._lock.release()
+        index.lock.release()
     return free
