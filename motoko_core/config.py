@@ -74,27 +74,32 @@ class WorkflowConfig:
     Mappings are read-only; what has lists or mappings inside comes as a fresh copy with every access.
 
     :param path: absolute path of motoko.yaml; ``directory`` is its parent.
-    :param orchestrator: ``module.function``; ``orchestrator_where`` is its place, ``path:line``.
+    :param orchestrator: ``module.function``.
     :param aliases: alias -> task manager; an alias of an alias is resolved.
     :param generator: name of the job generator, without BlackDynamite's ``Coat``.
     :param poll_interval: seconds between two looks at the clock and the outside world; > 0.
     :param prefer: ``<kind>.<name>`` -> the distribution that provides it, where several would.
     :param block: names of plugins that are left out.
+    :param lines: key at the top of the file -> its line.
     """
 
     path: Path
     directory: Path
     task_managers: Mapping[str, TaskManagerConfig] = attrs.field(converter=read_only)
     orchestrator: str
-    orchestrator_where: str
     aliases: Mapping[str, str] = attrs.field(converter=read_only, factory=dict)
     generator: str = "bash"
     poll_interval: float = DEFAULT_POLL_INTERVAL_S
     prefer: Mapping[str, str] = attrs.field(converter=read_only, factory=dict)
     block: tuple[str, ...] = ()
+    lines: Mapping[str, int] = attrs.field(converter=read_only, factory=dict)
     _generator_options: Mapping[str, list[str] | dict[str, Any]] = attrs.field(converter=copied, factory=dict)
     _error_handlers: tuple[tuple[str, dict[str, Any]], ...] = attrs.field(converter=copied, default=())
     _raw: dict[str, Any] = attrs.field(converter=copied, factory=dict, repr=False)
+
+    def where(self, key: str) -> str:
+        """The place of a key at the top of the file, ``path:line``; the path, if it is not there."""
+        return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 
     @property
     def generator_options(self) -> Mapping[str, list[str] | dict[str, Any]]:
@@ -153,7 +158,6 @@ def load_workflow_config(path: str | os.PathLike[str], *, reserved: Collection[s
         directory=source.path.parent,
         task_managers=task_managers,
         orchestrator=_orchestrator(source),
-        orchestrator_where=source.where("orchestrator"),
         aliases=_aliases(source, task_managers, reserved),
         generator=_generator(source),
         generator_options=_generator_options(source, option_keys),
@@ -161,6 +165,7 @@ def load_workflow_config(path: str | os.PathLike[str], *, reserved: Collection[s
         poll_interval=_poll_interval(source),
         prefer={key: source.text("plugins", "prefer", key, example=prefer_example) for key in prefer},
         block=tuple(source.texts("plugins", "block", example="block: [<plugin>]")),
+        lines={key: source.line(key) for key in keys},
         raw=source.data,
     )
 

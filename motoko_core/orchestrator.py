@@ -48,7 +48,7 @@ def load_orchestrator(config: WorkflowConfig) -> ModuleType:
         beside = [file.stem for file in config.directory.glob("*.py")]
         raise ConfigError(
             f"'orchestrator' names the module {name!r}, but there is no file {path}.",
-            where=config.orchestrator_where,
+            where=config.where("orchestrator"),
             hint=nearest(name, beside),
         )
     _forget_other_workflows(config)
@@ -91,14 +91,14 @@ def orchestrator_function(config: WorkflowConfig, module: ModuleType) -> Callabl
     if name not in vars(module):
         raise ConfigError(
             f"'orchestrator' names the function {name!r}, which is not in {module.__file__}.",
-            where=config.orchestrator_where,
+            where=config.where("orchestrator"),
             hint=nearest(name, known),
         )
     function = getattr(module, name)
     if not callable(function):
         raise ConfigError(
             f"'orchestrator' names {name!r} in {module.__file__}, which is {function!r} and no function.",
-            where=config.orchestrator_where,
+            where=config.where("orchestrator"),
             hint=f"Write 'async def {name}(workflow, **params):', or name another function. "
             + nearest(name, known),
         )

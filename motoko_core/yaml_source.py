@@ -82,13 +82,17 @@ class YamlSource:
 
     def where(self, *keys: str | int) -> str:
         """Return ``path:line`` of a value; of the nearest enclosing one, if it is not in the file."""
+        return f"{self.path}:{self.line(*keys)}"
+
+    def line(self, *keys: str | int) -> int:
+        """Return the line of a value, from 1; of the nearest enclosing one, if it is not in the file."""
         node, line = self._root, self._root.start_mark.line
         for key in keys:
             found = self._child(node, key)
             if found is None:
                 break
             line, node = found
-        return f"{self.path}:{line + 1}"
+        return line + 1
 
     def _child(self, node: yaml.Node, key: str | int) -> tuple[int, yaml.Node] | None:
         if isinstance(node, yaml.MappingNode):
@@ -214,6 +218,9 @@ def _not_yaml(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
             hint="Write plain YAML: text, numbers, lists and mappings.",
         )
     context = getattr(exc, "context", None)
+    begin = getattr(exc, "context_mark", None)
+    if context and begin and begin.line + 1 != line:  # an open bracket is noticed at the end of the file
+        context += f" that begins on line {begin.line + 1}"
     context = f" ({context})" if context else ""
     return ConfigError(
         f"not YAML: {problem}{context}.",

@@ -41,7 +41,7 @@ def check(workflow: Workflow, generator: str | None) -> None:
         require_study_files(manager.study_config)
     make_generator(workflow, generator)
     for name, settings in workflow.configuration.error_handlers:
-        with located(workflow.configuration.path, "error_handlers"):
+        with located(workflow.configuration, "error_handlers"):
             workflow.plugins.error_handler(name, **settings)
     refuse_while_running(workflow, "run the workflow")
 

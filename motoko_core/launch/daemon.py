@@ -24,6 +24,7 @@ from motoko_core.states import ACTIVE, CREATED
 from motoko_core.study.starting import start_servers
 
 if TYPE_CHECKING:
+    from motoko_core.config import WorkflowConfig
     from motoko_core.interfaces import JobGenerator
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
@@ -50,13 +51,13 @@ def chosen(workflow: Workflow, study: str) -> list[TaskManager]:
 
 
 @contextmanager
-def located(path: Path, key: str) -> Iterator[None]:
-    """Let errors name the file ``path``, and the key in it that they come from."""
+def located(configuration: WorkflowConfig, key: str) -> Iterator[None]:
+    """Let errors name motoko.yaml, and the line and the key in it that they come from."""
     try:
         yield
     except MotokoError as error:
-        if str(path) not in (error.where or ""):
-            error.where = f"{path}: {error.where or key}"
+        if str(configuration.path) not in (error.where or ""):
+            error.where = f"{configuration.where(key)}: {error.where or key}"
         raise
 
 
@@ -66,14 +67,14 @@ def make_generator(workflow: Workflow, name: str | None = None) -> JobGenerator:
     :raises ~motoko_core.errors.ConfigError: it is unknown, or its options are wrong.
     """
     configuration = workflow.configuration
-    chosen_here = nullcontext() if name else located(configuration.path, "generator")
+    chosen_here = nullcontext() if name else located(configuration, "generator")
     name = (name or configuration.generator).removesuffix("Coat")
     with chosen_here:
         kind = workflow.plugins.generator(name)
     given = configuration.generator_options.get(name, {})
     options: Any
     try:
-        with located(configuration.path, f"{name}_options"):
+        with located(configuration, f"{name}_options"):
             options = kind.Options(**given) if isinstance(given, dict) else kind.Options.from_strings(given)
     except TypeError as error:
         import attrs
@@ -82,7 +83,7 @@ def make_generator(workflow: Workflow, name: str | None = None) -> JobGenerator:
         unknown = next((key for key in given if key not in known), str(error))
         raise ConfigError(
             f"{name}_options: unknown option {unknown!r}",
-            where=str(configuration.path),
+            where=configuration.where(f"{name}_options"),
             hint=nearest(str(unknown), known),
         ) from error
     return kind(options)

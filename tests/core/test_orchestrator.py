@@ -37,7 +37,7 @@ def config(directory: Path, spec: str = "orchestrator.main", **files: str) -> Wo
         directory=directory,
         task_managers={},
         orchestrator=spec,
-        orchestrator_where=f"{directory}/motoko.yaml:4",
+        lines={"orchestrator": 4},
     )
 
 

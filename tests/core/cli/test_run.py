@@ -77,13 +77,13 @@ def test_a_directory_that_does_not_exist(tiny: Tiny, capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("yaml", "words", "message"),
     [
-        ("generator: bush\n", (), "motoko.yaml: generator: there is no generator 'bush'"),
+        ("generator: bush\n", (), "motoko.yaml:6: generator: there is no generator 'bush'"),
         ("", ("--generator", "bush"), "'bush'"),
-        ("bash_options: {slits: 3}\n", (), "motoko.yaml: bash_options: unknown option 'slits'"),
-        ("bash_options: {slots: many}\n", (), "motoko.yaml: bash_options: "),
-        ("bash_options: [slits=3]\n", (), "motoko.yaml: bash_options: unknown option 'slits=3'"),
-        ("error_handlers: [retyr]\n", (), "motoko.yaml: error_handlers: there is no error handler 'retyr'"),
-        ("error_handlers: [{retry: {tmies: 3}}]\n", (), "motoko.yaml: error handler 'retry': "),
+        ("bash_options: {slits: 3}\n", (), "motoko.yaml:6: bash_options: unknown option 'slits'"),
+        ("bash_options: {slots: many}\n", (), "motoko.yaml:6: bash_options: "),
+        ("bash_options: [slits=3]\n", (), "motoko.yaml:6: bash_options: unknown option 'slits=3'"),
+        ("error_handlers: [retyr]\n", (), "motoko.yaml:6: error_handlers: there is no error handler 'retyr'"),
+        ("error_handlers: [{retry: {tmies: 3}}]\n", (), "motoko.yaml:6: error handler 'retry': "),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_started(
