@@ -115,17 +115,14 @@ def load_study_config(directory: str | os.PathLike[str]) -> StudyConfig:
     name = source.text("study", example="study: <name>, in quotes if it is a number.")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         source.fail(("study",), f"'study' cannot be {name!r}.", "Use A-Z, a-z, 0-9, _ and - only.")
-    # A text names a script for BlackDynamite's own createJobs; Motoko has no defaults to take from it.
-    scripted = isinstance(source.get("job_space"), str)
+    job = _types(source, "job")
     return StudyConfig(
         path=source.path,
         directory=source.path.parent,
         name=name,
-        job=_types(source, "job"),
+        job=job,
         run=_types(source, "run"),
-        job_space={}
-        if scripted
-        else source.mapping("job_space", example="job_space: {<parameter>: <value>}"),
+        job_space=_job_space(source, job),
         run_params=source.mapping("run_params", example="run_params: {<parameter>: <value>}"),
         config_files=tuple(source.texts("config_files", example="config_files: [<file>]")),
         raw=source.data,
@@ -155,6 +152,18 @@ def _types(source: YamlSource, section: str) -> dict[str, type]:
             )
         found[parameter.lower()] = PARAMETER_TYPES[given]
     return found
+
+
+def _job_space(source: YamlSource, job: Mapping[str, type]) -> dict[str, Any]:
+    if isinstance(source.get("job_space"), str):
+        # It names a script for BlackDynamite's own createJobs; Motoko has no defaults to take from it.
+        return {}
+    space = source.mapping("job_space", example="job_space: {<parameter>: <value>}")
+    for parameter in space:
+        if parameter.lower() not in job:
+            problem = f"'job_space' has {parameter!r}, which is not declared under 'job'."
+            source.fail(("job_space", parameter), problem, nearest(parameter, job))
+    return space
 
 
 def require_study_files(config: StudyConfig) -> None:

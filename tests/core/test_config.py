@@ -44,7 +44,8 @@ def test_smallest_workflow_has_the_defaults(tmp_path: Path) -> None:
         "mult": TaskManagerConfig(name="mult", host=None),
     }
     assert config.orchestrator == "orchestrator.main"
-    assert config.orchestrator_where == f"{tmp_path}/motoko.yaml:4"
+    assert config.where("orchestrator") == f"{tmp_path}/motoko.yaml:4"
+    assert config.where("generator") == f"{tmp_path}/motoko.yaml"
     assert dict(config.aliases) == {}
     assert config.generator == "bash"
     assert config.generator_options == {}
@@ -166,7 +167,6 @@ def test_what_a_config_was_made_from_may_change_afterwards(tmp_path: Path) -> No
         directory=tmp_path,
         task_managers={},
         orchestrator="a.b",
-        orchestrator_where="",
         generator_options=options,
     )
     options["bash"].append("b")
@@ -252,7 +252,7 @@ FILES = {
     "null": ("---\n~\n", 2, ["motoko.yaml is empty"]),
     "list": ("- a\n", 1, ["must be a mapping, not list ['a']"]),
     "text": ("just words\n", 1, ["must be a mapping, not str 'just words'"]),
-    "not YAML": ("a: 1\nb: [1, 2\nc: 3\n", 3, ["not YAML", "indentation"]),
+    "not YAML": ("a: 1\nb: [1, 2\nc: 3\n", 3, ["not YAML", "that begins on line 2)", "indentation"]),
     "tab": ("a:\n\tb: 1\n", 2, ["not YAML", "'\\t'", "tabs"]),
     "two documents": ("a: 1\n---\nb: 1\n", 2, ["not YAML", "single document"]),
     "python tag": (
@@ -473,7 +473,7 @@ def test_script_as_job_space_is_left_to_blackdynamite(tmp_path: Path) -> None:
 
 
 def test_changing_a_study_copy_changes_nothing_else(tmp_path: Path) -> None:
-    config = study(tmp_path, "study: s\njob:\njob_space: {x: [1]}\nrun_params: {y: [2]}\n")
+    config = study(tmp_path, "study: s\njob: {x: int}\njob_space: {x: [1]}\nrun_params: {y: [2]}\n")
     for values in (config.job_space["x"], config.run_params["y"], config.raw["job_space"]["x"]):
         values.append(9)
     assert config.job_space == {"x": [1]}
@@ -502,6 +502,11 @@ STUDIES = {
     ),
     "type blank": ("study: s\njob:\n  x:\n", 3, ["'job.x' must be text, not nothing", "x: float"]),
     "parameter no text": ("study: s\njob:\n  no: int\n", 3, ["'job' must be text, not bool False", "quotes"]),
+    "job_space unknown": (
+        "study: s\njob: {size: int}\njob_space:\n  Size: 1\n  siez: 2\n",
+        5,
+        ["'job_space' has 'siez'", "Did you mean 'size'?"],
+    ),
     "job_space list": ("study: s\njob:\njob_space: [1]\n", 3, ["'job_space' must be a mapping"]),
     "run_params text": ("study: s\njob:\nrun_params: a\n", 3, ["'run_params' must be a mapping"]),
     "config_files text": ("study: s\njob:\nconfig_files: a\n", 3, ["'config_files' must be a list"]),
