@@ -43,7 +43,7 @@ PORTION = 1000
 # ------------------------------------------------------------------ values
 
 
-def convert(value: Any, wanted: type | None, name: str) -> Any:
+def convert(value: Any, wanted: type | None, name: str, *, study: str) -> Any:
     """Check a value against a declared type; numpy's numbers and arrays become Python's.
 
     :raises TaskError: it is not of that type, and nothing is lost by saying so.
@@ -70,18 +70,18 @@ def convert(value: Any, wanted: type | None, name: str) -> Any:
     if wanted is str and isinstance(value, str):
         return str(value)
     raise TaskError(
-        f"the parameter {name!r} is declared as {wanted.__name__}, but was given {value!r} "
-        f"({type(value).__name__})",
+        f"the parameter {name!r} of study {study!r} is declared as {wanted.__name__}, "
+        f"but was given {value!r} ({type(value).__name__})",
         hint="Give a value of that type, or change its declaration in bd.yaml (and create the study anew).",
     )
 
 
-def _span(name: str, value: Any, wanted: type) -> list[Any]:
+def _span(name: str, value: Any, wanted: type, *, study: str) -> list[Any]:
     """The values that a job parameter takes: a list spans the space, unless the parameter is one."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     several = wanted is not list and isinstance(value, (list, tuple, range))
-    return [convert(item, wanted, name) for item in (value if several else [value])]
+    return [convert(item, wanted, name, study=study) for item in (value if several else [value])]
 
 
 class Points(Collection[dict[str, Any]]):
@@ -99,7 +99,7 @@ class Points(Collection[dict[str, Any]]):
                     f"the study {study!r} has no job parameter {name!r}",
                     hint=nearest(name, types) + " They are declared under `job:` in bd.yaml.",
                 )
-            self._axes[key] = _span(name, value, types[key])
+            self._axes[key] = _span(name, value, types[key], study=study)
 
     def __len__(self) -> int:
         return math.prod(map(len, self._axes.values()))
@@ -122,7 +122,7 @@ def run_entries(parameters: Mapping[str, Any], types: Mapping[str, type], *, stu
                 f"the run parameter {name!r} of study {study!r} is not yours to set",
                 hint="Motoko sets " + ", ".join(_REFUSED) + ".",
             )
-        entries[name.lower()] = convert(value, known.get(name.lower()), name)
+        entries[name.lower()] = convert(value, known.get(name.lower()), name, study=study)
     return entries
 
 

@@ -206,7 +206,7 @@ def test_nothing_is_left_in_memory_of_a_commit_that_broke_off(
 
 
 def test_wrong_value_at_the_end_leaves_nothing_behind(workflow: Workflow, it: Session) -> None:
-    with pytest.raises(TaskError, match="'n' is declared as int, but was given 'wrong'"):
+    with pytest.raises(TaskError, match=r"'n' of study '.*' is declared as int, but was given 'wrong'"):
         workflow.mult.createTask(n=[*range(2000), "wrong"])
     assert spilled(it, workflow) is None
     it.commit()
