@@ -80,15 +80,17 @@ def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False,
 
 
 def _refuse(manager: TaskManager, runs: Sequence[tuple[int, Any]]) -> None:
-    busy = []
+    busy, states = [], set()
     for run_id, run in runs:
         state = run.entries.get("state") if run is not None else CREATED
         if state in ACTIVE and state != CREATED:
             busy.append(f"{manager.study}.{run_id} ({state})")
+            states.add(state)
     if busy:
+        others = " and ".join(f"state != {state}" for state in sorted(states))
         raise MotokoError(
             f"these runs are being executed: {', '.join(busy)}",
-            hint="Wait for them, or leave them out with --constraints 'state != START'. --force cleans them "
+            hint=f"Wait for them, or leave them out with --constraints '{others}'. --force cleans them "
             "all the same; their processes go on.",
         )
 

@@ -69,7 +69,8 @@ def test_runs_that_are_being_executed_are_refused(tiny: Tiny) -> None:
         tiny.wait_for("busy")
         refused = tiny.motoko("clean", "--delete", code=1)
         assert "these runs are being executed: first.1 (launched)" in refused.stderr
-        tiny.motoko("clean", "--constraints", "state = FINISHED")
+        assert "--constraints 'state != launched'" in refused.stderr
+        tiny.motoko("clean", "--delete", "--constraints", "state != launched")
         (tiny.path / "go").touch()
         assert process.wait(TIMEOUT_S) == 0
 
