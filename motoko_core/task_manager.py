@@ -165,7 +165,7 @@ class TaskManager:
         self, run_params: Mapping[str, Any] | None, job_params: Mapping[str, Any], caller: str
     ) -> RunList:
         name = self.workflow.run_name
-        if name is None:
+        if not name:
             raise TaskError(
                 f"cannot create a task in {self.study!r}: run_name is not set",
                 hint="Set workflow.run_name first; on the command line, --run-name sets it.",

@@ -23,6 +23,7 @@ def add_run_name(parser: argparse.ArgumentParser) -> None:
         "--run-name",
         dest="motoko_run_name",
         metavar="NAME",
+        type=_run_name,
         required=True,
         help="the name of the workflow run: its tasks are created, found and continued under it",
     )
@@ -32,6 +33,12 @@ def add_run_name(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not give up when nothing can happen any more: tasks come from outside",
     )
+
+
+def _run_name(text: str) -> str:
+    if not text.strip():  # such as "$NAME" of a script that never set it
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
 
 
 def add_workflow_arguments(parser: argparse.ArgumentParser, path: Path) -> None:

@@ -339,8 +339,9 @@ def refused(workflow: Workflow, *arguments: Any, **parameters: Any) -> str:
     return str(raised.value)
 
 
-def test_run_name_is_required(workflow: Workflow) -> None:
-    name, workflow.run_name = workflow.run_name, None
+@pytest.mark.parametrize("missing", [None, ""])
+def test_run_name_is_required(workflow: Workflow, missing: str | None) -> None:
+    name, workflow.run_name = workflow.run_name, missing
     with pytest.raises(TaskError, match="run_name is not set") as raised:
         workflow.mult.createTask(x=1)
     workflow.run_name = name
@@ -375,7 +376,7 @@ def test_unknown_parameter_is_refused_with_the_nearest(workflow: Workflow) -> No
 )
 def test_value_of_the_wrong_type_is_refused(workflow: Workflow, name: str, value: Any, wanted: str) -> None:
     text = refused(workflow, **{name: value})
-    assert f"the parameter {name!r} is declared as {wanted}" in text
+    assert f"the parameter {name!r} of study 'mult' is declared as {wanted}" in text
     assert "bd.yaml" in text
 
 

@@ -61,11 +61,15 @@ def test_help_shows_the_workflows_arguments(tiny: Tiny, capsys: Captured) -> Non
     assert "--wait " not in text
 
 
-def test_a_run_name_is_required(tiny: Tiny, capsys: Captured) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [((), "required: -n/--run-name"), (("--run-name", " "), "--run-name: the name is empty")],
+)
+def test_a_run_name_is_required(tiny: Tiny, words: tuple[str, ...], message: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit) as leaving:
-        main(["-C", str(tiny.path), "orchestrator", "start"])
+        main(["-C", str(tiny.path), "orchestrator", "start", *words])
     assert leaving.value.code == 2
-    assert "--run-name" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_argument_of_the_workflows_wins_over_a_new_one_of_motokos(tiny: Tiny) -> None:
