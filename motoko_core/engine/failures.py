@@ -6,6 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, MutableMapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.engine.actions import accepted_arguments
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
 
 logger = logging.getLogger("motoko")
+
+#: How many failed tasks are described one by one.
+_DESCRIBED = 10
 
 
 def failure_of(manager: TaskManager, run: Any) -> Failure:
@@ -124,13 +128,16 @@ def aborting(callback: Callable[..., Any]) -> Callable[..., Any]:
 
     async def abort(**arguments: Any) -> None:
         manager = arguments["task_manager"]
-        failed = [describe_failure(manager, run) for run, _ in arguments.get("runs") or ()]
+        runs = arguments.get("runs") or ()
+        failed = [describe_failure(manager, run) for run, _ in islice(runs, _DESCRIBED)]
+        if len(runs) > _DESCRIBED:
+            failed.append(f"and {len(runs) - _DESCRIBED} more")
         await call(callback, **accepted_arguments(callback, arguments))
         current_session().checkpoint()  # what the handler has written stays
         raise WorkflowAborted(
             "failed runs ended the workflow"
             + (f", after the error handler {name!r}" if (name := _name(callback)) else "")
-            + (f": {'; '.join(failed)}" if failed else ""),
+            + (": " + "\n  ".join(failed) if failed else ""),
             hint="`motoko clean --constraints 'state = FAILED'` makes failed runs ready to be tried again.",
         )
 

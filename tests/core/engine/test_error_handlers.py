@@ -106,6 +106,23 @@ async def test_f_may_be_omitted(workflow: Workflow) -> None:
         await orchestrate(workflow, main)
 
 
+async def test_each_of_several_failed_tasks_has_its_own_lines_up_to_ten(workflow: Workflow) -> None:
+    for task in create_tasks(workflow, x=[float(n) for n in range(12)]):
+        fail(workflow, task)
+
+    async def main(workflow: Workflow) -> None:
+        workflow.add_error_handler()
+
+    with pytest.raises(WorkflowAborted) as caught:
+        await orchestrate(workflow, main)
+    first, *others = [line for line in caught.value.message.splitlines() if not line.startswith("    ")]
+    assert first.startswith("failed runs ended the workflow: mult.1 is FAILED")
+    assert [line.partition(" is ")[0] for line in others] == [
+        *(f"  mult.{n}" for n in range(2, 11)),
+        "  and 2 more",
+    ]
+
+
 async def test_a_function_for_one_task_manager_leaves_the_others_alone(
     workflow: Workflow, clock: Clock
 ) -> None:
