@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, TextIO
 
-from motoko_core.errors import ConfigError, MotokoError
+from motoko_core.errors import ActionError, ConfigError, MotokoError
 
 #: What a file or a directory can be, that nobody but the user can change.
 _SURROUNDINGS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -184,6 +184,8 @@ def report(error: BaseException, *, verbose: bool) -> int:
         complain("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, MotokoError):
         complain(f"motoko: error: {error}")
+        if isinstance(error, ActionError) and not error.hint and not verbose:
+            complain("  With --verbose, the traceback is shown as well.")
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         complain("motoko: interrupted")

@@ -12,7 +12,7 @@ import pytest
 from motoko_core.cli import clean, plugins
 from motoko_core.cli import main as main_module
 from motoko_core.cli.main import COMMANDS, main
-from motoko_core.errors import ConfigError, PluginError, StudyError
+from motoko_core.errors import ActionError, ConfigError, PluginError, StudyError
 from motoko_core.interfaces import CliCommand
 from tests.core.cli.conftest import command
 
@@ -134,6 +134,15 @@ def test_verbose_shows_the_traceback(raising: Raising, words: list[str], capsys:
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.endswith("motoko: error: gone\n")
+
+
+def test_an_error_in_user_code_tells_how_to_see_its_traceback(raising: Raising, capsys: Captured) -> None:
+    raising(ActionError("main raised KeyError: 1", where="orchestrator.py:3"))
+    assert main(["info"]) == 1
+    text = "motoko: error: orchestrator.py:3: main raised KeyError: 1\n"
+    assert capsys.readouterr().err == text + "  With --verbose, the traceback is shown as well.\n"
+    assert main(["--verbose", "info"]) == 1
+    assert capsys.readouterr().err.endswith(text)
 
 
 def test_an_unexpected_error_names_its_type_and_asks_for_verbose(raising: Raising, capsys: Captured) -> None:
