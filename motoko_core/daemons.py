@@ -157,7 +157,16 @@ class Daemon:
         import zdaemon
 
         package = Path(zdaemon.__file__).parent
-        command = [sys.executable, "-m", "zdaemon.zdrun", "-S", str(package / "schema.xml")]
+        # Python shows such warnings of a main module, here in the log of what zdaemon starts.
+        command = [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-m",
+            "zdaemon.zdrun",
+            "-S",
+            str(package / "schema.xml"),
+        ]
         command += ["-C", str(self.config), "-t", str(self.transcript or os.devnull), *self.program]
         result = subprocess.run(
             command,

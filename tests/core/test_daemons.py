@@ -82,6 +82,13 @@ def test_daemon_starts_and_stops(daemon: Daemon) -> None:
     assert daemon.stop() is False
 
 
+def test_transcript_holds_what_the_program_says_and_no_warnings_about_its_manager(directory: Path) -> None:
+    daemon = make(directory, program="print('hello', flush=True); " + PROGRAM)
+    start(daemon)
+    daemon.stop()
+    assert (directory / "it.out").read_text() == "hello\n"
+
+
 def test_daemon_that_runs_is_not_started_again(daemon: Daemon) -> None:
     start(daemon)
     before = {process.pid for process in daemon.processes()}
