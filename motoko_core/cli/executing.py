@@ -13,13 +13,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motoko_core.cli.output import complain
+from motoko_core.cli.output import complain, is_terminal
 from motoko_core.errors import MotokoError
 
 if TYPE_CHECKING:
     from motoko_core.workflow import Workflow
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = "\nmotoko: stopping; press Ctrl-C again to stop at once"
 
 
 class Interrupted(MotokoError):
@@ -46,8 +47,11 @@ def interruptible(
             _write("\nmotoko: stopping at once\n")
             at_once()
             os._exit(1)
-        _write("\nmotoko: stopping; press Ctrl-C again to stop at once\n")
+        if not (running and is_terminal()):
+            _write(_STOPPING + "\n")
         for loop, task in running:
+            if is_terminal():  # a live table would wipe out what does not go through sys.stderr, in its turn
+                loop.call_soon_threadsafe(complain, _STOPPING)
             loop.call_soon_threadsafe(task.cancel)
 
     async def body() -> int:
@@ -119,7 +123,8 @@ def noted(workflow: Workflow) -> Iterator[dict[str, Any]]:
         note["outcome"] = "was stopped"
         raise
     except BaseException as error:
-        note["outcome"] = f"failed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        first_line = str(error).partition("\n")[0].rstrip(":")  # what fails goes on with what it wrote
+        note["outcome"] = f"failed: {first_line or type(error).__name__}"
         raise
     else:
         code = note.get("exit_code", 0)
