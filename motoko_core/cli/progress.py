@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,10 @@ class Progress:
         states = counts.in_order({state for c in found.values() for state in c})
         elapsed = int(time.monotonic() - self._begin)
         clock = f"{elapsed // 3600}:{elapsed // 60 % 60:02}:{elapsed % 60:02}"
-        table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, caption=f"{self._workflow.run_name}, {clock}")
+        caption = f"{self._workflow.run_name}, {clock}"
+        # A table of one column would break the caption into two lines.
+        width = min(len(caption), shutil.get_terminal_size().columns)
+        table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False, caption=caption, min_width=width)
         table.add_column("study")
         for state in states:
             style = "red" if is_failure(state) else "green" if state == FINISHED else ""

@@ -195,7 +195,8 @@ def test_a_second_run_beside_the_first_is_refused(tiny: Tiny) -> None:
         assert process.wait(TIMEOUT_S) == 0
 
 
-def test_on_a_terminal_there_is_a_live_table(tiny: Tiny) -> None:
+def run_on_a_terminal(tiny: Tiny, *, interrupt_at: bytes | None = None) -> tuple[int, str]:
+    """The exit code of ``motoko run``, and all that it writes; interrupted when it has written something."""
     controller, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
     environment.pop("NO_COLOR", None)
@@ -213,9 +214,29 @@ def test_on_a_terminal_there_is_a_live_table(tiny: Tiny) -> None:
     with contextlib.suppress(OSError):  # the other side has gone
         while chunk := os.read(controller, 65536):
             data += chunk
+            if interrupt_at is not None and interrupt_at in data:
+                process.send_signal(signal.SIGINT)
+                interrupt_at = None
     os.close(controller)
-    assert process.wait(TIMEOUT_S) == 0
-    text = data.decode()
+    return process.wait(TIMEOUT_S), data.decode()
+
+
+def test_on_a_terminal_there_is_a_live_table(tiny: Tiny) -> None:
+    code, text = run_on_a_terminal(tiny)
+    assert code == 0
     assert re.search(r"a, 0:\d\d:\d\d", text)
+    assert not re.search(r"\ba, *\r?\n", text)  # not broken, however narrow the table
     assert "\x1b[" in text
     assert "the end of a" in text
+
+
+def test_on_a_terminal_the_live_table_leaves_alone_what_ctrl_c_says(tiny: Tiny) -> None:
+    tiny.write(launch=BUSY_SH)
+    code, text = run_on_a_terminal(tiny, interrupt_at=b"launched")
+    assert code == 1
+    _, rest = text.split("press Ctrl-C again to stop at once")
+    below = 0  # lines from the message to the cursor
+    for move in re.findall(r"\n|\x1b\[1A", rest):
+        below += 1 if move == "\n" else -1
+        assert below > 0
+    assert "goes on where it was" in rest
