@@ -6,7 +6,6 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.engine.actions import accepted_arguments
@@ -128,8 +127,8 @@ def aborting(callback: Callable[..., Any]) -> Callable[..., Any]:
 
     async def abort(**arguments: Any) -> None:
         manager = arguments["task_manager"]
-        runs = arguments.get("runs") or ()
-        failed = [describe_failure(manager, run) for run, _ in islice(runs, _DESCRIBED)]
+        runs = sorted((run for run, _ in arguments.get("runs") or ()), key=lambda run: run.entries["id"])
+        failed = [describe_failure(manager, run) for run in runs[:_DESCRIBED]]
         if len(runs) > _DESCRIBED:
             failed.append(f"and {len(runs) - _DESCRIBED} more")
         await call(callback, **accepted_arguments(callback, arguments))

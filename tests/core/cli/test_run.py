@@ -225,7 +225,8 @@ def test_on_a_terminal_there_is_a_live_table(tiny: Tiny) -> None:
     code, text = run_on_a_terminal(tiny)
     assert code == 0
     assert re.search(r"a, 0:\d\d:\d\d", text)
-    assert not re.search(r"\ba, *\r?\n", text)  # not broken, however narrow the table
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    assert not re.search(r"\ba, *\r?\n", plain)  # the caption is not broken, however narrow the table
     assert "\x1b[" in text
     assert "the end of a" in text
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from motoko_core.engine.failures import aborting
+from motoko_core.engine.firing import no_action
 from motoko_core.errors import ActionError, ConfigError, RunFailed, WorkflowAborted
 from motoko_core.interfaces import Decision, ErrorHandler, Failure, Ignore, Retry
-from motoko_core.session import transact
+from motoko_core.session import Session, transact, use
 from motoko_core.study.feed import feed_of
 from motoko_core.workflow import Workflow
 from tests.conftest import MOTOKO_YAML, create_tasks, orchestrate, set_state, states
@@ -107,18 +109,17 @@ async def test_f_may_be_omitted(workflow: Workflow) -> None:
 
 
 async def test_each_of_several_failed_tasks_has_its_own_lines_up_to_ten(workflow: Workflow) -> None:
-    for task in create_tasks(workflow, x=[float(n) for n in range(12)]):
+    tasks = create_tasks(workflow, x=[float(n) for n in range(12)])
+    for task in tasks:
         fail(workflow, task)
-
-    async def main(workflow: Workflow) -> None:
-        workflow.add_error_handler()
-
-    with pytest.raises(WorkflowAborted) as caught:
-        await orchestrate(workflow, main)
+    with use(Session("it")):
+        runs = workflow.mult.select("state = FAILED")
+        with pytest.raises(WorkflowAborted) as caught:
+            await aborting(no_action)(task_manager=workflow.mult, runs=runs)
     first, *others = [line for line in caught.value.message.splitlines() if not line.startswith("    ")]
-    assert first.startswith("failed runs ended the workflow: mult.1 is FAILED")
+    assert first.startswith(f"failed runs ended the workflow: {tasks[0]} is FAILED")
     assert [line.partition(" is ")[0] for line in others] == [
-        *(f"  mult.{n}" for n in range(2, 11)),
+        *(f"  {t}" for t in tasks[1:10]),
         "  and 2 more",
     ]
 
