@@ -25,6 +25,9 @@ from motoko_core.session import transact
 from motoko_core.study.starting import stop_servers
 from motoko_core.workflow import Workflow
 
+# An assertion that fails in a helper module shows its values, as one in a test does.
+pytest.register_assert_rewrite("tests.core")
+
 # The same examples each time, so that a failure is of the change that is tested. To look for new ones:
 # MOTOKO_HYPOTHESIS=search python -m pytest -k properties
 settings.register_profile("same", deadline=None, derandomize=True, database=None, print_blob=True)
