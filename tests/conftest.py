@@ -173,6 +173,11 @@ def create_tasks(workflow: Workflow, study: str = "mult", **parameters: Any) -> 
     return transact("the test", work)
 
 
+def number(reference: str) -> int:
+    """The id of a run, by its reference."""
+    return int(reference.rpartition(".")[2])
+
+
 def states(workflow: Workflow, study: str = "mult") -> dict[int, str]:
     """The states of the runs of this ``run_name``, by id."""
     return transact("the test", lambda: {r.id: r.state for r, _ in workflow.task_managers[study].select()})

@@ -1,34 +1,19 @@
-"""Sessions: isolation, snapshots, atomic commits, conflicts, and objects whose session is over."""
+"""Sessions: isolation, snapshots, and reading one's own writes."""
 
 from __future__ import annotations
 
-import copy
-import itertools
 from typing import Any
 
 import pytest
 import transaction
-from ZODB.POSException import ConflictError
 
-from motoko_core import session as sessions
-from motoko_core.errors import ConflictRetriesExceeded, StaleObjectError
 from motoko_core.session import Session, current_session, transact, use
 from motoko_core.workflow import Workflow
-from tests.conftest import create_tasks, set_state, states
-from tests.processes import run_python
-
-
-@pytest.fixture(autouse=True)
-def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "backoff_s", lambda attempt: 0)
+from tests.conftest import create_tasks, number, set_state, states
 
 
 def ids(selection: Any) -> list[int]:
     return [run.id for run, _ in selection]
-
-
-def number(reference: str) -> int:
-    return int(reference.rpartition(".")[2])
 
 
 # ------------------------------------------------------------------ isolation
@@ -84,6 +69,13 @@ def test_global_abort_does_not_reach_into_a_session(workflow: Workflow) -> None:
 
     transact("it", work)
     assert list(states(workflow).values()) == ["CREATED"]
+
+
+def test_session_is_left_also_by_an_exception() -> None:
+    outer = current_session()
+    with pytest.raises(ZeroDivisionError), use(Session("it")):
+        raise ZeroDivisionError
+    assert current_session() is outer
 
 
 # ------------------------------------------------------------------ reading one's own writes
@@ -216,236 +208,6 @@ def test_snapshot_older_than_the_change_log_is_consistent(
         assert len(workflow.mult.select("state = CREATED")) == 4
 
 
-# ------------------------------------------------------------------ conflicts
-
-
-def test_transact_calls_the_work_again_after_a_conflict(workflow: Workflow) -> None:
-    (reference,) = create_tasks(workflow, x=1)
-    attempts: list[str] = []
-
-    def work() -> None:
-        ((run, _),) = workflow.mult.select()
-        attempts.append(run.state)
-        if len(attempts) == 1:
-            set_state(workflow, reference, "START")
-        run.note = f"after {run.state}"
-        run.state = "FINISHED"
-
-    transact("it", work)
-    assert attempts == ["CREATED", "START"]
-    with use(Session("it")):
-        ((run, _),) = workflow.mult.select()
-        assert run.note == "after START"
-
-
-def test_transact_gives_up_in_the_end(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_ATTEMPTS", 3)
-    (reference,) = create_tasks(workflow, x=1)
-    attempts = itertools.count(1)
-
-    def work() -> None:
-        ((run, _),) = workflow.mult.select()
-        set_state(workflow, reference, f"S{next(attempts)}")
-        run.state = "MINE"
-
-    with pytest.raises(ConflictRetriesExceeded, match="counting: 3 attempts ended in conflicts") as raised:
-        transact("counting", work)
-    assert isinstance(raised.value.__cause__, ConflictError)
-    assert next(attempts) == 4
-    assert list(states(workflow).values()) == ["S3"]
-
-
-def test_transact_undoes_the_work_when_it_raises(workflow: Workflow) -> None:
-    def work() -> None:
-        workflow.mult.createTask(x=1)
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        transact("it", work)
-    assert states(workflow) == {}
-
-
-def test_commit_over_studies_and_variables_is_all_or_nothing(workflow: Workflow) -> None:
-    (reference,) = create_tasks(workflow, "add", x=1)
-    workflow.vars.both = "before"
-    transaction.commit()
-    with use(Session("loser")) as loser:
-        workflow.mult.createTask(x=2)
-        workflow.vars.both = "after"
-        ((run, _),) = workflow.add.select()
-        run.state = "MINE"
-        set_state(workflow, reference, "THEIRS")
-        with pytest.raises(ConflictError):
-            loser.commit()
-    assert states(workflow, "mult") == {}
-    assert list(states(workflow, "add").values()) == ["THEIRS"]
-    assert workflow.vars.both == "before"
-
-
-def test_conflict_in_the_variables_undoes_the_studies(workflow: Workflow) -> None:
-    workflow.vars.contended = 0
-    transaction.commit()
-    with use(Session("loser")) as loser:
-        workflow.mult.createTask(x=2)
-        workflow.vars.contended += 1
-        workflow_of_others = Workflow(workflow.config_path)
-        transact("winner", lambda: setattr(workflow_of_others.vars, "contended", 10))
-        with pytest.raises(ConflictError):
-            loser.commit()
-        workflow_of_others.vars.database.close()
-    assert states(workflow) == {}
-    assert workflow.vars.contended == 10
-
-
-def test_databases_are_locked_in_the_same_order_by_everybody(workflow: Workflow) -> None:
-    """Otherwise two processes that commit to the same two studies could wait for each other for ever."""
-
-    def order(*databases: Any) -> list[Any]:
-        with use(Session("it")) as it:
-            keys = {it.connection(database).sortKey(): database for database in databases}
-        return [keys[key] for key in sorted(keys)]
-
-    mult, add, variables = workflow.mult.database, workflow.add.database, workflow.vars.database
-    other = Workflow(workflow.config_path)
-    names = [str(database.server.address) for database in order(mult, add, variables)]
-    assert names[-1] == str(variables.server.address)  # what marks something as done comes last
-    for databases in itertools.permutations([other.add.database, other.mult.database, other.vars.database]):
-        assert [str(database.server.address) for database in order(*databases)] == names
-    for database in (other.add.database, other.mult.database, other.vars.database):
-        database.close()
-
-
-def test_callbacks_after_the_transaction_hear_how_it_went(workflow: Workflow) -> None:
-    heard: list[bool] = []
-    with use(Session("it")) as it:
-        it.after.append(heard.append)
-        it.checkpoint()
-        it.after.append(heard.append)
-    assert heard == [True, False]
-
-
-# ------------------------------------------------------------------ stale objects
-
-
-def stale_task(workflow: Workflow) -> tuple[Any, Any, str]:
-    (reference,) = create_tasks(workflow, x=1)
-    with use(Session("short")):
-        ((run, job),) = workflow.mult.select()
-        assert run.state == "CREATED"
-    return run, job, reference
-
-
-@pytest.mark.parametrize(
-    "misuse",
-    [
-        lambda o: o.id,
-        lambda o: o["id"],
-        lambda o: o.entries,
-        lambda o: setattr(o, "note", "lost"),
-        lambda o: o.__setitem__("note", "lost"),
-        lambda o: list(o),
-        lambda o: "id" in o,
-        lambda o: o.get_params(),
-    ],
-    ids=["attribute", "item", "entries", "set", "set item", "iterate", "contains", "method"],
-)
-def test_object_of_a_closed_session_refuses(workflow: Workflow, misuse: Any) -> None:
-    run, job, reference = stale_task(workflow)
-    with pytest.raises(StaleObjectError, match=f"^{reference} was handed out") as raised:
-        misuse(run)
-    assert f"workflow.get_runs(['{reference}'])" in str(raised.value)
-    with pytest.raises(StaleObjectError, match=f"the job of {reference}"):
-        misuse(job)
-
-
-def test_method_of_a_stale_run_writes_nothing(workflow: Workflow) -> None:
-    run, _, reference = stale_task(workflow)
-    with pytest.raises(StaleObjectError):
-        run.start()
-    assert states(workflow) == {number(reference): "CREATED"}
-
-
-def test_list_kept_from_a_session_is_stale(workflow: Workflow) -> None:
-    create_tasks(workflow, x=[1, 2])
-    kept: list[Any] = []
-    with use(Session("short")):
-        kept += workflow.mult.select()
-        kept += workflow.mult.createTask(x=3)
-        kept += [(run, None) for run in workflow.get_runs([f"mult.{kept[0][0].id}"])["mult"]]
-    for run, _ in kept:
-        with pytest.raises(StaleObjectError):
-            run.state  # noqa: B018
-
-
-def test_hint_of_a_stale_object_works(workflow: Workflow) -> None:
-    _, _, reference = stale_task(workflow)
-    with use(Session("later")):
-        assert workflow.get_runs([reference])["mult"][0].state == "CREATED"
-
-
-def test_stale_object_is_printed_and_told_apart(workflow: Workflow) -> None:
-    run, _, reference = stale_task(workflow)
-    assert reference in repr(run)
-    assert "over" in repr(run)
-    assert not hasattr(run, "__fspath__")
-
-
-def test_objects_of_a_session_survive_its_checkpoints(workflow: Workflow) -> None:
-    (reference,) = create_tasks(workflow, x=1)
-    with use(Session("it")) as it:
-        ((run, _),) = workflow.mult.select()
-        set_state(workflow, reference, "START")
-        it.checkpoint()
-        assert run.state == "START"
-
-
-def test_session_does_not_collect_what_user_code_has_dropped(
-    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("motoko_core.session._HANDED", 10)
-    create_tasks(workflow, x=[1, 2, 3])
-    with use(Session("of days")) as it:
-        kept = list(workflow.mult.select())
-        for _ in range(20):
-            list(workflow.mult.select())
-        assert len(it._handed) <= 2 * (2 * len(kept) + 6) + 10
-        assert {id(weak()) for weak in it._handed} >= {id(obj) for pair in kept for obj in pair}
-
-
-def test_handed_out_object_is_what_it_says(workflow: Workflow) -> None:
-    from BlackDynamite.run_zeo import RunZEO
-
-    create_tasks(workflow, x=1)
-    with use(Session("it")):
-        ((run, job),) = workflow.mult.select()
-        assert isinstance(run, RunZEO)
-        assert run == workflow.mult.base.runs[run.id]
-        assert run.getJob().id == job.id
-        assert (run, job) in workflow.mult.select()
-        with pytest.raises(TypeError, match="store its reference"):
-            copy.deepcopy([run])
-
-
-def test_run_that_is_stored_in_another_run_stays_readable(workflow: Workflow) -> None:
-    """BlackDynamite scripts link runs of one study; the link has to lead to the run, not to our wrapper."""
-
-    def work() -> None:
-        (first, _), (second, _) = workflow.mult.createTask(x=[1, 2])
-        second.previous = first
-        second.entries["history"] = [first]
-
-    transact("it", work)
-    (identifier, *_) = states(workflow)
-    script = """
-        import sys, BlackDynamite as BD
-        run = BD.Base(host="zeo://" + sys.argv[1], study="mult").runs[int(sys.argv[2])]
-        run._p_activate()
-        print(type(run.__dict__["previous"]).__name__, run.__dict__["previous"].id, run.history[0].id)
-    """
-    printed = run_python(script, workflow.mult.study_dir, identifier + 1, cwd=workflow.mult.study_dir)
-    assert printed == f"RunZEO {identifier} {identifier}"
-
-
 # ------------------------------------------------------------------ the default session
 
 
@@ -474,20 +236,3 @@ def test_default_session_keeps_its_snapshot_while_it_changes_something(workflow:
     assert len(workflow.mult.select("state = CREATED")) == 2
     transaction.commit()
     assert len(workflow.mult.select("state = CREATED")) == 1
-
-
-def test_default_session_conflict_is_raised_by_the_commit(workflow: Workflow) -> None:
-    (reference,) = create_tasks(workflow, x=1)
-    workflow.get_runs([reference])["mult"][0].state = "MINE"
-    set_state(workflow, reference, "THEIRS")
-    with pytest.raises(ConflictError):
-        transaction.commit()
-    transaction.abort()
-    assert list(states(workflow).values()) == ["THEIRS"]
-
-
-def test_session_is_left_also_by_an_exception() -> None:
-    outer = current_session()
-    with pytest.raises(ZeroDivisionError), use(Session("it")):
-        raise ZeroDivisionError
-    assert current_session() is outer

@@ -21,15 +21,11 @@ from motoko_core.study import feed as feed_module
 from motoko_core.study.changes import Batch
 from motoko_core.study.feed import ChangeFeed, feed_of, window_s
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks, set_state
+from tests.conftest import TIMEOUT_S, create_tasks, number, set_state
 from tests.processes import run_python, runzeo
 
 #: Longer than any test may take: nobody gets here by waiting.
 FOREVER_S = 100 * TIMEOUT_S
-
-
-def number(reference: str) -> int:
-    return int(reference.rpartition(".")[2])
 
 
 async def soon(awaitable: Any) -> Any:

@@ -14,7 +14,7 @@ from motoko_core.study.index import RunIndex
 from motoko_core.study.record_file import RecordFile, Unexpected
 from motoko_core.study.run_table import RunTable
 from motoko_core.workflow import Workflow
-from tests.conftest import create_tasks, set_state
+from tests.conftest import create_tasks, number, set_state
 from tests.processes import run_python
 
 
@@ -54,10 +54,6 @@ def follower(workflow: Workflow) -> Iterator[Follower]:
     follower = Follower(workflow)
     yield follower
     follower.agree()
-
-
-def number(reference: str) -> int:
-    return int(reference.rpartition(".")[2])
 
 
 def change(workflow: Workflow, reference: str, f: Callable[[Any], Any]) -> None:
