@@ -14,13 +14,11 @@ import copy
 import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-import transaction
-import ZODB
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -33,7 +31,6 @@ from hypothesis.stateful import (
 )
 from ZEO import runzeo
 from ZEO.Exceptions import ClientDisconnected
-from ZODB.FileStorage import FileStorage
 from ZODB.POSException import ConflictError
 
 from motoko_core import lifecycle
@@ -43,11 +40,12 @@ from motoko_core.study.changes import Batch
 from motoko_core.study.feed import ChangeFeed, feed_of
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, write_workflow
+from tests.core.study.commands import COMMAND, COMMANDS, FIELD, PICK, POINTS
+from tests.core.study.truth import NAMES, STATES, Truth, check_groups, check_selections, scalars, values
 from tests.second_client import MOTOKO, SecondClient
 from tests.zeo_clients import caught_up, falling_behind, reconnected
 
 T = TypeVar("T")
-Row = Mapping[str, Any]
 
 SEARCHING = settings.get_current_profile_name() == "search"
 
@@ -60,66 +58,6 @@ BD_YAML = "study: mult\njob:\n  x: float\n  items: list\nrun:\n  note: str\n  ma
 FEED_S = 15.0
 #: So short that it overflows now and then.
 QUEUE = 3
-
-NAMES = ["one", "two"]
-STATES = ["CREATED", "START", "FINISHED", "FAILED", "FORWARDED"]
-
-#: Constraints, and what they mean for the values of a run and its job.
-CONSTRAINTS: dict[str | None, Callable[[Row, Row], bool]] = {
-    None: lambda run, job: True,
-    "state = START": lambda run, job: run["state"] == "START",
-    "state in (CREATED, FINISHED), run_name = two": lambda run, job: (
-        run["state"] in ("CREATED", "FINISHED") and run["run_name"] == "two"
-    ),
-    "not state = CREATED or run_name = one": lambda run, job: (
-        run["state"] != "CREATED" or run["run_name"] == "one"
-    ),
-    "runs.id in (1, 3, 40), state != START": lambda run, job: (
-        run["id"] in (1, 3, 40) and run["state"] != "START"
-    ),
-    "x < 2, state ~ ^F": lambda run, job: job["x"] < 2 and run["state"].startswith("F"),
-    "note = None": lambda run, job: run.get("note") is None,
-    "note ~ a or mark > 1": lambda run, job: "a" in str(run.get("note") or "") or run.get("mark") == 1.5,
-}
-
-# ------------------------------------------------------------------ what is true
-
-
-class Truth:
-    """All runs and jobs as they are in the data file, read without a server, a client, or Motoko.
-
-    :ivar rows: run id -> the values of the run and of its job.
-    :ivar tid: the last transaction.
-    """
-
-    def __init__(self, data: Path) -> None:
-        db = ZODB.DB(FileStorage(str(data), read_only=True, create=False))
-        try:
-            connection = db.open(transaction.TransactionManager())
-            schema = next(iter(connection.root.schemas.entries.values())).entries
-            jobs = {job_id: _values(job) for job_id, job in schema["jobs"].entries.items()}
-            runs = {run_id: _values(run) for run_id, run in schema["runs"].entries.items()}
-            self.rows = {run_id: (run, jobs[run["job_id"]]) for run_id, run in runs.items()}
-            self.tid: bytes = db.storage.lastTransaction()
-            connection.close()
-        finally:
-            db.close()
-
-    def state(self, run_id: int) -> str | None:
-        return self.rows[run_id][0]["state"] if run_id in self.rows else None
-
-
-#: What BlackDynamite's own runs and jobs hold beside their entries; all else was set by somebody.
-OWN = {"entries", "key_string", "optional", "types", "operators", "configfiles", "quantities", "runs"}
-
-
-def _values(obj: Any) -> dict[str, Any]:
-    obj._p_activate()
-    return {**{name: value for name, value in obj.__dict__.items() if name not in OWN}, **obj.entries}
-
-
-def scalars(row: Row) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if not isinstance(value, (list, dict))}
 
 
 class StudyServer:
@@ -142,42 +80,6 @@ class StudyServer:
         (self._process.kill if kill else self._process.terminate)()
         self._process.join(TIMEOUT_S)
         self._process.close()
-
-
-# ------------------------------------------------------------------ what they go through
-
-PICK = st.integers(0, 10**6)
-FIELD = st.one_of(
-    st.tuples(st.just("state"), st.sampled_from(STATES)),
-    st.tuples(st.just("run_name"), st.sampled_from(NAMES)),
-    st.tuples(st.just("note"), st.sampled_from([None, "a", "b", ["a"], {"a": 1}])),
-    st.tuples(st.sampled_from(["mark", "score"]), st.sampled_from([0.5, 1.5, None, [2.0]])),
-)
-PARAMETER = st.tuples(st.just("x"), st.sampled_from([0.0, 3.0])) | st.tuples(
-    st.just("items"), st.sampled_from([[1], [2]])
-)
-#: Enough to fill and to split the buckets of the tree of runs (30 each).
-POINTS = st.integers(0, 5).flatmap(
-    lambda first: st.integers(1, 40).map(lambda n: [float(x) for x in range(first, first + n)])
-)
-COMMAND = st.one_of(
-    st.tuples(st.just("create"), st.sampled_from(NAMES), POINTS),
-    st.tuples(st.just("create"), st.sampled_from(NAMES), st.sampled_from([[1.0], [99.0]])),
-    st.tuples(st.just("put"), PICK, FIELD),
-    st.tuples(st.just("put"), PICK, FIELD),
-    st.tuples(st.just("move"), PICK, PARAMETER),
-    st.tuples(st.just("remove"), PICK, st.integers(1, 60)),
-)
-BD_COMMAND = st.one_of(
-    st.tuples(st.just("bd_create"), st.sampled_from(NAMES), st.sampled_from([[1.0], [7.0, 8.0]])),
-    st.tuples(st.sampled_from(["bd_put", "bd_set", "bd_update"]), PICK, FIELD),
-    st.tuples(
-        st.just("bd_call"),
-        PICK,
-        st.sampled_from([("start",), ("finish",), ("fail",), ("delete",), ("saveStepTimeStamp", 3)]),
-    ),
-)
-COMMANDS = st.lists(COMMAND | BD_COMMAND, min_size=1, max_size=5)
 
 
 class Agreement(RuleBasedStateMachine):
@@ -390,7 +292,7 @@ class Agreement(RuleBasedStateMachine):
             self.workflow.run_name = None
         for run, job in pairs:
             # It may have been there.
-            self.seen.setdefault(run.id, (_values(run), _values(job)))
+            self.seen.setdefault(run.id, (values(run), values(job)))
 
     @precondition(lambda self: self.leave is not None)
     @rule()
@@ -432,42 +334,6 @@ class Agreement(RuleBasedStateMachine):
 
 
 put = MOTOKO["put"]
-
-
-def check_groups(index: Any, rows: Mapping[int, Row]) -> None:
-    """Counting and finding by state and run_name is what a look at every row gives."""
-    for name in (None, *NAMES):
-        counts: dict[Any, int] = {}
-        for row in rows.values():
-            if name in (None, row["run_name"]):
-                counts[row["state"]] = counts.get(row["state"], 0) + 1
-        assert index.states(name) == counts
-        for state in STATES:
-            assert index.candidates(None if name is None else frozenset({name}), frozenset({state})) == {
-                run_id
-                for run_id, row in rows.items()
-                if row["state"] == state and name in (None, row["run_name"])
-            }
-
-
-def check_selections(workflow: Workflow, rows: Mapping[int, tuple[Row, Row]]) -> None:
-    """Selections in the current session find what a look at every run finds, with the same values."""
-    for name in (None, "one"):
-        workflow.run_name = name
-        for constraint, holds in CONSTRAINTS.items():
-            selection = workflow.mult.select(constraint)
-            expected = [
-                run_id
-                for run_id, (run, job) in sorted(rows.items())
-                if name in (None, run["run_name"]) and holds(run, job)
-            ]
-            found = list(selection)
-            assert [run.id for run, _ in found] == expected, constraint
-            assert len(selection) == len(expected)
-            assert bool(selection) is bool(expected)
-    workflow.run_name = None
-    for run, job in workflow.mult.select():
-        assert (_values(run), _values(job)) == rows[run.id]
 
 
 @pytest.fixture
