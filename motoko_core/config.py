@@ -322,6 +322,3 @@ def _poll_interval(source: YamlSource) -> float:
             f"Write poll_interval: {DEFAULT_POLL_INTERVAL_S}",
         )
     return float(value)
-
-
-# --------------------------------------------------------------------------- bd.yaml

@@ -84,9 +84,6 @@ class StudyConfig:
         return copy.deepcopy(self._raw)
 
 
-# --------------------------------------------------------------------------- motoko.yaml
-
-
 _KEYS = ("study", "job", "run", "job_space", "run_params", "config_files")
 #: Keys of BlackDynamite's own that are spelt like these.
 _BLACKDYNAMITE_KEYS = ("run_space", "run_name", "exec_file")

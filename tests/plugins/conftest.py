@@ -70,5 +70,6 @@ async def generator(watching: None) -> AsyncIterator[BashGenerator]:
     descriptors = psutil.Process().num_fds()
     yield generator
     await generator.close()
-    assert psutil.Process().num_fds() == descriptors
+    # (What an earlier test has left may be closed meanwhile.)
+    assert psutil.Process().num_fds() <= descriptors
     assert not [child for child in psutil.Process().children() if child.status() == psutil.STATUS_ZOMBIE]
