@@ -20,7 +20,8 @@ def test_smallest_workflow_has_the_defaults(tmp_path: Path) -> None:
         "mult": TaskManagerConfig(name="mult", host=None),
     }
     assert config.orchestrator == "orchestrator.main"
-    assert config.orchestrator_where == f"{tmp_path}/motoko.yaml:4"
+    assert config.where("orchestrator") == f"{tmp_path}/motoko.yaml:4"
+    assert config.where("generator") == f"{tmp_path}/motoko.yaml"
     assert dict(config.aliases) == {}
     assert config.generator == "bash"
     assert config.generator_options == {}
@@ -131,7 +132,6 @@ def test_what_a_config_was_made_from_may_change_afterwards(tmp_path: Path) -> No
         directory=tmp_path,
         task_managers={},
         orchestrator="a.b",
-        orchestrator_where="",
         generator_options=options,
     )
     options["bash"].append("b")

@@ -69,7 +69,7 @@ def test_script_as_job_space_is_left_to_blackdynamite(tmp_path: Path) -> None:
 
 
 def test_changing_a_study_copy_changes_nothing_else(tmp_path: Path) -> None:
-    config = study(tmp_path, "study: s\njob:\njob_space: {x: [1]}\nrun_params: {y: [2]}\n")
+    config = study(tmp_path, "study: s\njob: {x: int}\njob_space: {x: [1]}\nrun_params: {y: [2]}\n")
     for values in (config.job_space["x"], config.run_params["y"], config.raw["job_space"]["x"]):
         values.append(9)
     assert config.job_space == {"x": [1]}
@@ -98,6 +98,11 @@ STUDIES = {
     ),
     "type blank": ("study: s\njob:\n  x:\n", 3, ["'job.x' must be text, not nothing", "x: float"]),
     "parameter no text": ("study: s\njob:\n  no: int\n", 3, ["'job' must be text, not bool False", "quotes"]),
+    "job_space unknown": (
+        "study: s\njob: {size: int}\njob_space:\n  Size: 1\n  siez: 2\n",
+        5,
+        ["'job_space' has 'siez'", "Did you mean 'size'?"],
+    ),
     "job_space list": ("study: s\njob:\njob_space: [1]\n", 3, ["'job_space' must be a mapping"]),
     "run_params text": ("study: s\njob:\nrun_params: a\n", 3, ["'run_params' must be a mapping"]),
     "config_files text": ("study: s\njob:\nconfig_files: a\n", 3, ["'config_files' must be a list"]),

@@ -29,7 +29,7 @@ FILES = {
     "null": ("---\n~\n", 2, ["motoko.yaml is empty"]),
     "list": ("- a\n", 1, ["must be a mapping, not list ['a']"]),
     "text": ("just words\n", 1, ["must be a mapping, not str 'just words'"]),
-    "not YAML": ("a: 1\nb: [1, 2\nc: 3\n", 3, ["not YAML", "indentation"]),
+    "not YAML": ("a: 1\nb: [1, 2\nc: 3\n", 3, ["not YAML", "that begins on line 2)", "indentation"]),
     "tab": ("a:\n\tb: 1\n", 2, ["not YAML", "'\\t'", "tabs"]),
     "two documents": ("a: 1\n---\nb: 1\n", 2, ["not YAML", "single document"]),
     "python tag": (
