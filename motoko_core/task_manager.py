@@ -19,6 +19,7 @@ from motoko_core.study.blackdynamite import StudyBase
 from motoko_core.study.constraints import Constraint, parse
 from motoko_core.study.database import StudyDatabase
 from motoko_core.study.long_list import LongList
+from motoko_core.study.study_files import FilesOnDisk
 
 if TYPE_CHECKING:
     from motoko_core.workflow import Workflow
@@ -50,6 +51,7 @@ class TaskManager:
         self.study_config = load_study_config(workflow.configuration.directory / study)
         self.database = StudyDatabase(study, self.study_config, settings.host)
         self._constraints: dict[Any, Constraint] = {}
+        self._files = FilesOnDisk(self.study_config)
 
     @property
     def host(self) -> str:
@@ -184,7 +186,7 @@ class TaskManager:
             "run_name": name,
             "event_name": caller,
         }
-        files = records.StudyFiles(config)
+        files = self._files.read()
         with self.database.creating() as base:
             portions = records.create(base, points, entries, files)
             if len(points) < records.PORTION:

@@ -22,10 +22,10 @@ from typing import Any
 from BTrees.OOBTree import OOBTree
 from persistent import Persistent
 
-from motoko_core.config import StudyConfig, require_study_files
 from motoko_core.errors import TaskError, nearest
 from motoko_core.states import CREATED
 from motoko_core.study import blackdynamite as bd
+from motoko_core.study.study_files import StudyFiles
 
 #: Entries of a run that say how it was made or how far it is; they do not tell runs apart.
 _BOOKKEEPING = frozenset(
@@ -161,33 +161,6 @@ def _identity_in_job(job_id: int, parameters: bytes) -> bytes:
 
 def _run_identity(entries: Mapping[str, Any]) -> bytes:
     return _identity_in_job(entries["job_id"], _run_parameters_identity(entries))
-
-
-# ------------------------------------------------------------------ files
-
-
-class StudyFiles:
-    """launch.sh, doIt.py and the other configuration files, as BlackDynamite stores them with a run."""
-
-    def __init__(self, config: StudyConfig) -> None:
-        require_study_files(config)
-        paths = [config.directory / name for name in ("launch.sh", "doIt.py", *config.config_files)]
-        self.files = [
-            bd.new_file(path.name, path.read_text(encoding="utf-8", errors="surrogateescape"))
-            for path in paths
-        ]
-
-    @property
-    def exec_id(self) -> str:
-        return str(self.files[0].id)
-
-    def store(self, base: bd.StudyBase) -> list[str]:
-        """Write those that the study does not have yet; answer all their ids."""
-        stored = base.configfiles
-        for file in self.files:
-            if file.id not in stored:
-                stored[file.id] = file
-        return [str(file.id) for file in self.files]
 
 
 # ------------------------------------------------------------------ records
