@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ logger = logging.getLogger("motoko")
 #: Objects that are handed over at once; and such portions between two signs of life.
 _PORTION = 200
 _PORTIONS_AHEAD = 20
+#: Hundreds of object ids that are asked for before they are needed.
+_ORDERS = 5
 #: If a transaction's new objects are more than so many bytes, the client's cache does not get them.
 _CACHED_BYTES = 20 * 2**20
 #: How many later transactions on an object are looked through for the one whose answer was lost.
@@ -59,11 +62,31 @@ class _Buffer(TransactionBuffer):  # type: ignore[misc]
 class BulkClient(ClientStorage):  # type: ignore[misc]
     """A connection to a ZEO server."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        #: Answers of a hundred new object ids each, in the order in which they come.
+        self._ordered: deque[Any] = deque()
+        super().__init__(*args, **options)
+
     def notify_disconnected(self) -> None:
-        # ZEO's client keeps up to a hundred new object ids in stock. A server that was started again
-        # meanwhile gives the same ones to others, and then two objects would have one id.
+        # A server that was started again meanwhile gives the object ids that are in stock to others, too, and
+        # then two objects would have one id.
+        self._ordered = deque()
         self._oids.clear()
         super().notify_disconnected()
+
+    def new_oid(self) -> bytes:
+        """An id that no object has, out of a stock."""
+        # The server answers when it has taken what it was sent before. ZEO asks when the stock is gone, and
+        # then stands still for a third of a commit.
+        while not self._oids:
+            ordered = self._ordered
+            while len(ordered) < _ORDERS:
+                answer = self._server.call("new_oids", wait=False)
+                answer.add_done_callback(lambda future: future.exception())  # nobody may come to ask
+                ordered.append(answer)
+            self._oids[:0] = reversed(ordered.popleft().result())
+        oid: bytes = self._oids.pop()
+        return oid
 
     def catch_up(self) -> None:
         """Hear of everything that was committed before this call."""

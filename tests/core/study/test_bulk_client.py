@@ -1,4 +1,7 @@
-"""Commits whose answer is lost: what has happened is found out; nothing is lost, and nothing doubled."""
+"""Commits whose answer is lost: what has happened is found out; nothing is lost, and nothing doubled.
+
+And object ids: they are there when they are needed, and no two objects get the same one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
@@ -13,10 +17,14 @@ import pytest
 import transaction
 from ZEO.Exceptions import ClientDisconnected
 
+from motoko_core.daemons import wait_until
 from motoko_core.session import transact
+from motoko_core.study.database import Database
 from motoko_core.study.server import Server
+from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
 from tests.conftest import orchestrate, states
+from tests.processes import runzeo
 
 
 class Proxy:
@@ -164,3 +172,46 @@ async def test_firing_is_neither_lost_nor_repeated(
     # The first attempt has happened, or the second one has.
     assert xs(workflow) == ([2.0] if before else [1.0])
     assert len(calls) == (2 if before else 1)
+
+
+# ------------------------------------------------------------------ object ids
+
+
+@pytest.fixture
+def databases(server: Server) -> Iterator[tuple[Database, Database]]:
+    """Two connections to one server."""
+    found = Database(server), Database(server)
+    yield found
+    for database in found:
+        database.close()
+
+
+def test_ids_are_there_while_the_server_is_busy(databases: tuple[Database, Database]) -> None:
+    database, _ = databases
+    client = database.db.storage
+    ids = {client.new_oid()}
+    client.ping()  # it answers in order
+    server = runzeo(database)
+    server.suspend()
+    try:
+        with ThreadPoolExecutor() as threads:
+            ids.update(threads.submit(lambda: [client.new_oid() for _ in range(400)]).result(timeout=30))
+    finally:
+        server.resume()
+    assert len(ids) == 401
+
+
+def test_no_id_is_given_twice_when_the_server_was_started_again(
+    server: Server, databases: tuple[Database, Database]
+) -> None:
+    mine, others = (database.db.storage for database in databases)
+    mine.new_oid()
+    mine.ping()
+    assert others.is_connected()
+    stop_servers([server])
+    assert wait_until(lambda: not (mine.is_connected() or others.is_connected()), timeout_s=30)
+    start_servers([server])
+    for client in (mine, others):
+        assert wait_until(client.is_connected, timeout_s=30)
+    ids = [client.new_oid() for _ in range(600) for client in (mine, others)]
+    assert len(set(ids)) == len(ids)
