@@ -12,6 +12,7 @@ from motoko_core.errors import RunFailed, TaskError
 from motoko_core.session import Session, current_session
 from motoko_core.states import is_active, is_failure
 from motoko_core.study.feed import SAFETY_S, feed_of
+from motoko_core.study.known import Get
 from motoko_core.study.long_list import LongList
 from motoko_core.study.query import Query
 
@@ -24,15 +25,24 @@ Task: TypeAlias = tuple[Any, Any]
 Constraints: TypeAlias = "str | Iterable[str] | None"
 
 
-def hand_out(task_manager: TaskManager, pair: Task, run_id: int | None = None) -> Task:
+def hand_out(
+    task_manager: TaskManager,
+    pair: Task,
+    run_id: int | None = None,
+    known: tuple[Get | None, Get | None] = (None, None),
+) -> Task:
     """Give a run and its job to user code, bound to the current session.
 
     :param run_id: with it, the run need not be read from the database.
+    :param known: how to ask for values of the run, and of the job, that need not be read either.
     """
     session = current_session()
     run, job = pair
     reference = f"{task_manager.study}.{run.entries['id'] if run_id is None else run_id}"
-    return session.hand_out(run, reference), session.hand_out(job, f"the job of {reference}")
+    return (
+        session.hand_out(run, reference, known[0]),
+        session.hand_out(job, f"the job of {reference}", known[1]),
+    )
 
 
 @contextmanager
@@ -265,8 +275,8 @@ class TaskSelection(Sequence[Task]):
 
     def __iter__(self) -> Iterator[Task]:
         query = self._query()
-        for run_ids in query.portions(query.ids()):
-            yield from self._hand_out(query, run_ids)
+        for run_id, pair, known in query.tasks(query.ids()):
+            yield hand_out(self._task_manager, pair, run_id, known)
 
     def __len__(self) -> int:
         return self._query().count()

@@ -9,6 +9,7 @@ outside the engine (a script, a shell, a task) works in the thread's default ses
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
 import threading
 import time
@@ -134,6 +135,10 @@ class Handed(_Proxy):
     def __repr__(self) -> str:
         return repr(self.__wrapped__)
 
+    def _self_end(self) -> None:
+        """Refuse to work from now on."""
+        self.__wrapped__ = _Ended(self._self_reference)
+
     # ZODB stores a link from one object to another with the class of the target, here the wrapper's, unless
     # that class needs arguments to be made: then it looks the class up with the target.
     def __getnewargs__(self) -> Any:
@@ -150,6 +155,52 @@ class Handed(_Proxy):
         )
 
     __reduce_ex__ = __copy__ = __deepcopy__ = _refuse_copy
+
+
+def _nothing_known(name: str) -> Any:
+    raise KeyError(name)
+
+
+class HandedKnown(Handed):
+    """The same, with values that need not be read from the database.
+
+    :param known: gives a value, KeyError for what must be read.
+    """
+
+    def __init__(self, value: Any, reference: str, known: Callable[[str], Any]) -> None:
+        super().__init__(value, reference)
+        self._self_known = known
+
+    def _self_end(self) -> None:
+        super()._self_end()
+        self._self_known = _nothing_known
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._self_known(name)
+        except KeyError:
+            pass  # what is raised then has nothing to do with it
+        return getattr(self.__wrapped__, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return self._self_known(key)
+        except KeyError:
+            pass
+        return self.__wrapped__[key]
+
+
+class _Seen(HandedKnown):
+    """The same outside of sessions that end: what can be done with the object can be done with it."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__wrapped__.__reduce_ex__(protocol)
+
+    def __copy__(self) -> Any:
+        return copy.copy(self.__wrapped__)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return copy.deepcopy(self.__wrapped__, memo)
 
 
 class Session:
@@ -208,9 +259,13 @@ class Session:
         connection.sortKey = lambda: f"{database.commit_order:03d}:{natural(connection)}"
         return connection
 
-    def hand_out(self, value: Any, reference: str) -> Any:
-        """Wrap an object for user code; it refuses to work when the session is closed."""
-        handed = Handed(value, reference)
+    def hand_out(self, value: Any, reference: str, known: Callable[[str], Any] | None = None) -> Any:
+        """Wrap an object for user code; it refuses to work when the session is closed.
+
+        :param known: gives some of its values without reading it, as long as the object would give the same;
+            KeyError otherwise.
+        """
+        handed = Handed(value, reference) if known is None else HandedKnown(value, reference, known)
         self._handed.append(weakref.ref(handed))
         if len(self._handed) > self._sweep_at:
             self._handed = [weak for weak in self._handed if weak() is not None]
@@ -268,7 +323,7 @@ class Session:
         for weak in self._handed:
             handed = weak()
             if handed is not None:
-                handed.__wrapped__ = _Ended(handed._self_reference)
+                handed._self_end()
         self._handed.clear()
         for connection in self._connections.values():
             connection.close()
@@ -290,8 +345,8 @@ class DefaultSession(Session):
             connection.newTransaction(None, False)
         return connection
 
-    def hand_out(self, value: Any, reference: str) -> Any:
-        return value
+    def hand_out(self, value: Any, reference: str, known: Callable[[str], Any] | None = None) -> Any:
+        return value if known is None else _Seen(value, reference, known)
 
     def begin(self) -> None:
         self.manager.begin()

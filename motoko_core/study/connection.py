@@ -58,10 +58,24 @@ class SpillingConnection(Connection):  # type: ignore[misc]
 
     #: Whether the transaction has looked for runs: it may have concluded something from those that are not.
     has_searched = False
+    #: Another number as soon as objects may look different: one was changed, or a newer state is seen.
+    view = 0
 
     def newTransaction(self, transaction: Any, sync: bool = True) -> None:
         self.has_searched = False
+        start = self._snapshot
         super().newTransaction(transaction, sync)
+        if self._snapshot != start:
+            self.view += 1
+
+    @property
+    def _snapshot(self) -> bytes | None:
+        """What was committed before it can be seen; None in a connection that is opened in the past."""
+        return getattr(self._normal_storage, "_start", None)
+
+    def _register(self, obj: Any = None) -> None:
+        self.view += 1
+        super()._register(obj)
 
     def catch_up(self, counters: Any) -> bool:
         """See the newest state of a study, as if the transaction began now.

@@ -18,6 +18,7 @@ from BlackDynamite.job import JobZEO
 from BlackDynamite.run_zeo import RunZEO
 
 from motoko_core.session import current_session
+from motoko_core.study.known import AnsweredNames, Get, Pair, Portion
 from motoko_core.study.rows import Unknown
 from motoko_core.study.values import getter, prefetch
 
@@ -51,7 +52,8 @@ class Query:
             mine = frozenset({run_name})
             self._names = mine if self._names is None else self._names & mine
         self._unsure: set[int] = set()
-        self._version = -1
+        self._version = self._view = -1
+        self._config = study.config
 
     def count(self) -> int:
         """How many runs meet the constraint."""
@@ -75,17 +77,22 @@ class Query:
         met.update(self._check(sorted(unsure)))
         return sorted(met)
 
-    def pair(self, run_id: int) -> tuple[Any, Any] | None:
+    def pair(self, run_id: int) -> Pair | None:
         """The run with an id, and its job, not read from the database yet; None if one is not there."""
-        index, connection = self._index, self._connection
-        with index.lock:
-            if run_id not in self._find_unsure() and run_id in index.rows:
-                run, job = index.rows.oid(run_id), index.jobs.oid(index.rows.value(run_id, "job_id"))
-                if run and job:
-                    return _object(connection, run, RunZEO), _object(connection, job, JobZEO)
+        with self._index.lock:
+            pair = None if run_id in self._find_unsure() else self._pair_in_index(run_id)
+        if pair is not None:
+            return pair
         run = self._runs.get(run_id)
         job = None if run is None else self._jobs.get(run.entries["job_id"])
         return None if job is None else (run, job)
+
+    def _pair_in_index(self, run_id: int) -> Pair | None:
+        rows, jobs = self._index.rows, self._index.jobs
+        run, job = rows.oid(run_id), jobs.oid(rows.value(run_id, "job_id"))
+        if not (run and job):
+            return None
+        return _object(self._connection, run, RunZEO), _object(self._connection, job, JobZEO)
 
     def portions(self, run_ids: Sequence[int]) -> Iterator[Sequence[int]]:
         """Ids by the hundred: their runs and jobs are read together, and given up when the next are due.
@@ -98,6 +105,38 @@ class Query:
                 prefetch(self._connection, column, "entries")
             yield portion
             self._connection.cacheGC()
+
+    def tasks(self, run_ids: Sequence[int]) -> Iterator[tuple[int, Pair, tuple[Get, Get]]]:
+        """Runs and jobs by their ids, with how to ask the index for values of them.
+
+        What it does not know is read as :meth:`portions` does, when somebody asks.
+        """
+        names = AnsweredNames(self._config)
+        for begin in range(0, len(run_ids), PORTION):
+            chunk = run_ids[begin : begin + PORTION]
+            portion, known = Portion(self._connection, names), self._known(chunk)
+            tasks = []
+            for run_id in chunk:
+                pair, run, job = known.get(run_id) or (self.pair(run_id), None, None)
+                if pair is not None:
+                    tasks.append((run_id, pair, portion.add(pair, run, job)))
+            yield from tasks
+            self._connection.cacheGC()
+
+    def _known(self, run_ids: Sequence[int]) -> dict[int, tuple[Pair, Get, Get]]:
+        """The runs that look the same in the index, with their jobs, and how to look up values of both."""
+        index = self._index
+        found = {}
+        with index.lock:
+            unsure = self._find_unsure()
+            if self._view != self._connection.view:
+                return {}
+            for run_id in run_ids:
+                pair = None if run_id in unsure else self._pair_in_index(run_id)
+                if pair is not None:
+                    job_id = index.rows.value(run_id, "job_id")
+                    found[run_id] = pair, index.rows.getter(run_id), index.jobs.getter(job_id)
+        return found
 
     def matches(self, run_id: int) -> bool:
         """Whether one run meets the constraint."""
@@ -152,6 +191,7 @@ class Query:
         if changed:
             unsure |= index.touched(changed, self._runs, self._jobs)
         unsure.update(self._runs.keys(index.rows.highest + 1))  # made in this session, or not known yet
+        self._view = connection.view
         self._unsure, self._version = unsure, index.version  # asking may have brought the index up to date
         return unsure
 
