@@ -27,7 +27,7 @@ class NoAnswer(Exception):
 def probe(address: Address, timeout_s: float = 1.0) -> dict[str, Any]:
     """Ask a ZEO server how it is, by its ``ruok`` protocol; answer the statistics of its storage.
 
-    :raises ConnectionError, FileNotFoundError: nobody listens.
+    :raises OSError: nobody listens, or nobody can be reached.
     :raises NoAnswer: somebody listens, and does not answer in time.
     """
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
@@ -35,11 +35,12 @@ def probe(address: Address, timeout_s: float = 1.0) -> dict[str, Any]:
         client.settimeout(timeout_s)
         try:
             client.connect(address)
+        except (BlockingIOError, TimeoutError, ConnectionResetError) as error:
+            raise NoAnswer(str(error)) from error  # it has not come to accept those before us
+        try:
             client.sendall(struct.pack(">I", len(_PROBE)) + _PROBE)
             _frame(client)  # the protocol that it speaks
             answer = json.loads(_frame(client))
-        except (ConnectionRefusedError, FileNotFoundError):
-            raise
         except (OSError, ValueError) as error:
             raise NoAnswer(str(error)) from error
     return answer["1"]  # type: ignore[no-any-return]

@@ -8,12 +8,16 @@ import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from motoko_core.daemons import stop_daemons, wait_until
 from motoko_core.errors import StudyError
 from motoko_core.locks import taking_turns
 from motoko_core.study.probe import DOWN, SILENT, state_of
 from motoko_core.study.server import Server
+
+if TYPE_CHECKING:
+    from motoko_core.study.datafile import Cut
 
 logger = logging.getLogger("motoko")
 
@@ -32,15 +36,12 @@ def start_servers(servers: Iterable[Server], *, timeout_s: float = 30.0) -> list
     :raises ~motoko_core.errors.DatabaseFault: a database is damaged, in use, or cannot be written.
     """
     # ZODB takes its time to be imported, and not everybody who knows servers starts them.
-    from motoko_core.study.datafile import require_database, require_writable
+    from motoko_core.study.datafile import examine, require_database, require_unlocked, require_writable
 
     down = [server for server in servers if _is_down(server)]
     for server in down:
         if not server.is_local:
-            raise StudyError(
-                f"{server.title} is served at {server.tcp}, which does not answer",
-                hint="Start the server there, or mend `host:` in motoko.yaml.",
-            )
+            raise _not_reached(server)
         if not server.data.exists():
             raise StudyError(
                 f"{server.title} has no database yet: {server.data} is missing",
@@ -55,8 +56,13 @@ def start_servers(servers: Iterable[Server], *, timeout_s: float = 30.0) -> list
         for directory in sorted({server.directory for server in down}):
             turns.enter_context(taking_turns(directory / "start.lock"))
         down = [server for server in down if _is_down(server)]
+        cuts = []
+        for server in down:
+            # Whoever has it open is not stopped: it may be a server that has lost its socket, with clients.
+            require_unlocked(server.title, server.data)
+            cuts.append(examine(server.title, server.data))
         try:
-            _start_together(down, timeout_s)
+            _start_together(down, cuts, timeout_s)
         except BaseException:
             stop_servers(down)
             raise
@@ -76,22 +82,27 @@ def _is_down(server: Server) -> bool:
         state = state_of(server.address)
         return state != SILENT
 
-    if not wait_until(is_clear, _PATIENCE_S):
-        raise StudyError(
-            f"the server of {server.title} accepts connections at {server.address}, but does not answer",
-            hint="Its process may be paused: `motoko servers` shows its number, and kill -CONT <number> lets "
-            "it go on. `motoko kill` ends it; the next start brings a new one.",
-        )
-    return state == DOWN
+    if wait_until(is_clear, _PATIENCE_S):
+        return state == DOWN
+    if not server.is_local:
+        raise _not_reached(server)
+    raise StudyError(
+        f"the server of {server.title} accepts connections at {server.address}, but does not answer",
+        hint="Its process may be paused: `motoko servers` shows its number, and kill -CONT <number> lets "
+        "it go on. `motoko kill` ends it; the next start brings a new one.",
+    )
 
 
-def _start_together(servers: Sequence[Server], timeout_s: float) -> None:
-    from motoko_core.study.datafile import examine, require_unlocked
+def _not_reached(server: Server) -> StudyError:
+    return StudyError(
+        f"{server.title} is served at {server.tcp}, which does not answer",
+        hint="Start the server there, or mend `host:` in motoko.yaml.",
+    )
 
-    cuts = []
-    for server in servers:
-        require_unlocked(server.title, server.data)
-        cuts.append(examine(server.title, server.data))
+
+def _start_together(servers: Sequence[Server], cuts: Sequence[Cut | None], timeout_s: float) -> None:
+    from motoko_core.study.datafile import examine
+
     printed = [_start(server) for server in servers]
     for server, before, cut in zip(servers, printed, cuts, strict=True):
         up = wait_until(lambda s=server, b=before: s.is_up() or _has_failed(s, b), timeout_s)  # type: ignore[misc]

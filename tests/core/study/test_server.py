@@ -17,7 +17,7 @@ import pytest
 
 from motoko_core import lifecycle
 from motoko_core.daemons import is_gone, wait_until
-from motoko_core.errors import ConfigError, StudyError
+from motoko_core.errors import ConfigError, DatabaseFault, StudyError
 from motoko_core.study.probe import UP, state_of
 from motoko_core.study.server import Server, configured_address, parse_host
 from motoko_core.study.starting import start_servers, stop_servers
@@ -130,6 +130,19 @@ def test_paused_server_is_neither_up_nor_started_again(
     assert start_servers([server]) == []
 
 
+def test_server_that_has_lost_its_socket_is_left_alone(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are connected go on working with it."""
+    monkeypatch.setattr("motoko_core.study.datafile._LOCK_PATIENCE_S", 0.1)
+    start_servers([server])
+    processes = server.daemon.processes()
+    Path(str(server.address)).unlink()
+    with pytest.raises(DatabaseFault, match="the database of study 'it' is in use"):
+        start_servers([server])
+    assert not any(map(is_gone, processes))
+
+
 def test_stop_kills_a_server_whose_manager_was_killed(server: Server) -> None:
     start_servers([server])
     (runzeo,) = runzeos(server)
@@ -222,14 +235,32 @@ def test_study_is_served_over_tcp(make_workflow: Callable[..., Workflow]) -> Non
     assert states(workflow) == {1: "START"}
 
 
-def test_server_elsewhere_is_not_started_here() -> None:
-    # A documentation address: no machine has it.
+def test_server_elsewhere_is_not_started_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("motoko_core.study.starting._PATIENCE_S", 0.1)
+    # No machine has this address: that nobody is there may be heard of at once, or never.
     server = Server(title="study 'it'", directory=Path("/nowhere"), data_name="x", tcp=("192.0.2.1", 1))
     assert not server.is_local
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Server, "is_up", lambda self: False)
-        with pytest.raises(StudyError, match=r"is served at \('192.0.2.1', 1\), which does not answer"):
+    with pytest.raises(StudyError, match=r"is served at \('192.0.2.1', 1\), which does not answer"):
+        start_servers([server])
+
+
+def test_silent_server_elsewhere_is_not_called_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("motoko_core.study.starting._PATIENCE_S", 0.1)
+    monkeypatch.setattr(Server, "is_local", False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = Server(
+            title="study 'it'", directory=Path("/nowhere"), data_name="x", tcp=silent.getsockname()
+        )
+        with pytest.raises(StudyError, match="which does not answer") as raised:
             start_servers([server])
+    assert "Start the server there" in str(raised.value)
+
+
+def test_host_that_is_not_known_is_not_taken_for_a_paused_server() -> None:
+    server = Server(title="study 'it'", directory=Path("/nowhere"), data_name="x", tcp=("nowhere.invalid", 1))
+    with pytest.raises(StudyError, match="which does not answer") as raised:
+        start_servers([server])
+    assert "Start the server there" in str(raised.value)
 
 
 @pytest.mark.parametrize(
