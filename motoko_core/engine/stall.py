@@ -26,6 +26,8 @@ class StallDetector:
         self._engine = engine
         self._quiet = 0
         self._changes = -1
+        #: ``changes`` when all run filters were asked again.
+        self._asked = -1
         self._warned = False
 
     def check(self) -> WorkflowStalled | None:
@@ -37,6 +39,12 @@ class StallDetector:
             return None
         self._quiet += 1
         if self._quiet < _QUIET_TICKS or engine.workflow.wait_forever:
+            return None
+        if self._asked != engine.changes and any(watch.is_swept for watch in engine.lookout.watches):
+            # A filter may read what has changed elsewhere, and its next sweep may be due much later.
+            self._asked = engine.changes
+            for study in engine.workflow.task_managers:
+                engine.lookout.note_everything(study)
             return None
         return self._describe()
 

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import transaction
 
+from motoko_core.engine.watch import Watch
 from motoko_core.errors import WorkflowStalled
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
-from tests.driving import Clock, Firings, settle
+from tests.driving import Clock, Firings, ids, settle
 
 #: More than the ticks after which a quiet workflow is given up.
 LONG = 8
@@ -172,3 +174,33 @@ async def test_tasks_without_a_launcher_are_mentioned(
 ) -> None:
     assert await quiet(workflow, clock, main_with_an_active_task) is None
     assert caplog.text.count("no launcher is at work") == 1
+
+
+async def test_filters_that_read_the_databases_have_been_asked_about_every_run_since_the_last_change(
+    workflow: Workflow, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep is due when the last one took five percent of the time; that may be many ticks later."""
+    (task,) = create_tasks(workflow, x=1.0)
+    set_state(workflow, task, "FINISHED")
+    workflow.vars.go = False
+    transaction.commit()
+    among = Watch.among
+
+    def slow(watch: Watch, run_ids: Any) -> Any:
+        clock.now += 1.0
+        return among(watch, run_ids)
+
+    monkeypatch.setattr(Watch, "among", slow)
+    fired = Firings()
+
+    def may_go(run: Any, job: Any) -> bool:
+        return bool(workflow.vars.go)
+
+    async def main(workflow: Workflow) -> None:
+        workflow.add_action("go", task="mult", event=may_go, f=fired)
+        await settle()
+        workflow.vars.go = True
+
+    error = await quiet(workflow, clock, main, ticks=1000)
+    assert fired.seen[:1] == [ids([task])]
+    assert isinstance(error, WorkflowStalled)
