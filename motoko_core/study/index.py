@@ -140,7 +140,8 @@ class RunIndex:
 
     def _is_caught_up(self, start: bytes) -> bool:
         """Take in what was committed before ``start``."""
-        self.catch_up(start)
+        if start > self.snapshot or self._polled != []:
+            self.refresh()
         # ZEO's network thread tells its readers one after the other: for a moment a session can be ahead.
         end = time.monotonic() + _CATCH_UP_S
         while start > self.snapshot and time.monotonic() < end:
@@ -178,11 +179,6 @@ class RunIndex:
             for listener in list(self.listeners):
                 if changes:
                     listener(changes)
-
-    def catch_up(self, start: bytes) -> None:
-        """Take in what was committed before ``start``, as far as it was announced; cheap if it is known."""
-        if start > self.snapshot or self._polled != []:
-            self.refresh()
 
     def rescan(self) -> None:
         """Compare every run with the database; listeners hear of what the announcements missed."""
