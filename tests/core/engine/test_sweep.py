@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +13,7 @@ from motoko_core.engine.actions import Action
 from motoko_core.engine.sweep import Sweeps
 from motoko_core.engine.watch import Registration, Watch
 from motoko_core.interfaces import RunCondition
+from motoko_core.session import transact
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, set_state
 from tests.driving import Clock, Firings, ids, play, settle
@@ -162,3 +165,62 @@ def test_sweep_of_a_filter_that_is_taken_away_ends(workflow: Workflow) -> None:
     sweeps.go_on([], 0.0, tick=False)
     assert sweeps.due is None
     assert not sweeps.is_urgent
+
+
+@pytest.mark.usefixtures("small_portions")
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_match_is_lost_or_doubled_whatever_happens_during_the_sweeps(
+    workflow: Workflow, clock: Clock, seed: int
+) -> None:
+    choose = random.Random(seed)
+    tasks = create_tasks(workflow, x=[float(i) for i in range(30)])
+    create_tasks(workflow, "add", x=[float(i) for i in range(7)])
+    fired: dict[str, list[Any]] = {}
+
+    def is_wanted(run: Any, job: Any) -> bool:
+        return bool(run.state == "CREATED" and job.x % 2 == 0)
+
+    def add(name: str, task: str = "mult") -> None:
+        seen = fired.setdefault(name, [])
+
+        def note(task_manager: Any, runs: Any) -> None:
+            assert all(is_wanted(run, job) for run, job in runs)
+            seen.extend((task_manager.study, run.id) for run, _ in runs)
+
+        workflow.actions.get(task, {}).pop(name, None)
+        workflow.add_action(name, task=task, event=is_wanted, f=note, once_per_run=True)
+
+    def wanted(study: str) -> set[Any]:
+        return {(study, run.id) for run, job in workflow.task_managers[study].select() if is_wanted(run, job)}
+
+    def delete(task: str) -> None:
+        transact("the test", lambda: workflow.mult.base._get_runs().entries.pop(ids([task])[0]))
+
+    async def script() -> None:
+        add("first")
+        add("everywhere", "__all__")
+        for number in range(60):
+            for _ in range(choose.randrange(20)):
+                await asyncio.sleep(0)
+            task = choose.choice(tasks)
+            what = choose.choice(["create", "delete", "change", "change back", "add", "replace"])
+            if what == "create":
+                tasks.extend(create_tasks(workflow, x=100.0 + number))
+            elif what == "delete":
+                tasks.remove(task)
+                delete(task)
+            elif what.startswith("change"):
+                set_state(workflow, task, "START" if what == "change" else "CREATED")
+            else:
+                add(f"action {number}" if what == "add" else "first")
+        await settle()
+        assert workflow._engine is not None
+        for watch in workflow._engine.lookout.watches:
+            assert watch.matching == wanted(watch.manager.study)
+        await clock.tick(3)
+        for name, seen in fired.items():
+            assert len(seen) == len(set(seen))
+            assert wanted("mult") <= set(seen), name
+        assert wanted("add") <= set(fired["everywhere"])
+
+    await play(workflow, script)
