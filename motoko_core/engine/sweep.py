@@ -47,10 +47,10 @@ class _Sweep:
         end = self._position + max(1, min(PORTION, _ANSWERS // max(1, len(watches))))
         run_ids = self._run_ids[self._position : end]
         if watches:
-            for portion in watches[0].query().portions(run_ids):
-                for watch in watches:
-                    with blaming(watch):
-                        self._found[watch] |= watch.among(portion)
+            tasks = list(watches[0].look_up(run_ids))
+            for watch in watches:
+                with blaming(watch):
+                    self._found[watch] |= watch.among(tasks)
         self._position = end
         if end < len(self._run_ids):
             return False

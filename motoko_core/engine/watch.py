@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -142,20 +142,26 @@ class Watch:
 
     def fill(self) -> None:
         """Evaluate a run-level condition for all runs."""
-        condition = self.action.condition
-        assert isinstance(condition, RunCondition)
         query = self.query()
         run_ids = query.ids()
-        portions = query.portions(run_ids) if self._looks_at_objects(condition) else [run_ids]
-        self._put_all(
-            {(self.manager.study, i) for p in portions for i in p if self._filter(condition, query, i)}
-        )
+        if self._looks_at_objects:
+            run_ids = [run_id for run_id, task in self._tasks(query, run_ids) if self._filter(task)]
+        self._put_all({(self.manager.study, run_id) for run_id in run_ids})
         self.complete = True
 
-    def among(self, run_ids: Iterable[int]) -> set[Reference]:
-        """Those of some runs that meet a run-level condition."""
+    def look_up(self, run_ids: Sequence[int]) -> Iterator[tuple[int, Task]]:
+        """Runs of the study with their jobs, by their ids."""
+        return self._tasks(self.query(), run_ids)
+
+    def _tasks(self, query: Query, run_ids: Sequence[int]) -> Iterator[tuple[int, Task]]:
+        for run_id, pair, known in query.tasks(run_ids):
+            yield run_id, hand_out(self.manager, pair, run_id, known)
+
+    def among(self, tasks: Iterable[tuple[int, Task]]) -> set[Reference]:
+        """Those of some tasks, from :meth:`look_up`, that meet a run-level condition."""
         query = self.query()
-        return {(self.manager.study, run_id) for run_id in run_ids if self.matches(query, run_id)}
+        study = self.manager.study
+        return {(study, run_id) for run_id, task in tasks if query.matches(run_id) and self._filter(task)}
 
     def end_sweep(self, found: set[Reference], changed: set[int]) -> None:
         """Take in what a sweep has found, but not for runs that have changed since it began."""
@@ -163,18 +169,16 @@ class Watch:
         self._put_all(known.union(reference for reference in found if reference[1] not in changed))
         self.complete = True
 
-    def _looks_at_objects(self, condition: RunCondition) -> bool:
-        return condition.filter is not None or self.action.is_error_handler
+    @property
+    def _looks_at_objects(self) -> bool:
+        return self.is_swept or self.action.is_error_handler
 
-    def _filter(self, condition: RunCondition, query: Query, run_id: int) -> bool:
-        if not self._looks_at_objects(condition):
-            return True
-        pair = query.pair(run_id)
-        if pair is None:
+    def _filter(self, task: Task) -> bool:
+        condition = self.action.condition
+        assert isinstance(condition, RunCondition)
+        if self.action.is_error_handler and (task[0].entries.get("failure") or {}).get("ignored"):
             return False
-        if self.action.is_error_handler and (pair[0].entries.get("failure") or {}).get("ignored"):
-            return False
-        return condition.filter is None or bool(condition.filter(*hand_out(self.manager, pair, run_id)))
+        return condition.filter is None or bool(condition.filter(*task))
 
     @property
     def constraint(self) -> Constraint:
@@ -196,8 +200,10 @@ class Watch:
         """
         if not query.matches(run_id):
             return False
-        condition = self.action.condition
-        return not isinstance(condition, RunCondition) or self._filter(condition, query, run_id)
+        if not self.action.is_run_level or not self._looks_at_objects:
+            return True
+        pair = query.pair(run_id)
+        return pair is not None and self._filter(hand_out(self.manager, pair, run_id))
 
     # ------------------------------------------------------------------ workflow-level conditions
 

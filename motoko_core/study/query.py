@@ -94,22 +94,12 @@ class Query:
             return None
         return _object(self._connection, run, RunZEO), _object(self._connection, job, JobZEO)
 
-    def portions(self, run_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-        """Ids by the hundred: their runs and jobs are read together, and given up when the next are due.
-
-        One by one, reading costs twice as much; and ZODB would keep all of them until the commit.
-        """
-        for begin in range(0, len(run_ids), PORTION):
-            portion = run_ids[begin : begin + PORTION]
-            for column in zip(*filter(None, map(self.pair, portion)), strict=True):
-                prefetch(self._connection, column, "entries")
-            yield portion
-            self._connection.cacheGC()
-
     def tasks(self, run_ids: Sequence[int]) -> Iterator[tuple[int, Pair, tuple[Get, Get]]]:
         """Runs and jobs by their ids, with how to ask the index for values of them.
 
-        What it does not know is read as :meth:`portions` does, when somebody asks.
+        What it does not know is read when somebody asks for it, together for a portion of the tasks: one by
+        one, reading costs twice as much. They are given up when the next are due, or ZODB would keep all of
+        them until the commit.
         """
         names = AnsweredNames(self._config)
         for begin in range(0, len(run_ids), PORTION):
