@@ -107,7 +107,7 @@ class Sweeps:
             if study in self._under_way and (urgent or is_due):
                 has_swept = True
                 if self._under_way[study].step(mine, self._blaming):
-                    del self._under_way[study]
+                    self._under_way.pop(study, None)
         if has_swept:
             ended = self._clock()
             self._next = ended + (ended - began) * (1 / _SHARE - 1)

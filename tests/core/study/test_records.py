@@ -38,7 +38,7 @@ NOW = datetime.datetime(2026, 1, 2)
     ],
 )
 def test_value_is_converted(value: Any, wanted: Any, expected: Any) -> None:
-    found = convert(value, wanted, "it")
+    found = convert(value, wanted, "x", study="it")
     assert found == expected
     assert type(found) is type(expected)
 
@@ -48,13 +48,15 @@ def test_value_is_converted(value: Any, wanted: Any, expected: Any) -> None:
     [(2, bool), ("yes", bool), ("2026-01-02", datetime.datetime), ([1], dict), (1j, float), ("a", complex)],
 )
 def test_value_of_another_type_is_refused(value: Any, wanted: Any) -> None:
-    with pytest.raises(TaskError, match=f"declared as {wanted.__name__}, but was given"):
-        convert(value, wanted, "it")
+    with pytest.raises(
+        TaskError, match=f"parameter 'x' of study 'it' is declared as {wanted.__name__}, but was given"
+    ):
+        convert(value, wanted, "x", study="it")
 
 
 def test_converted_value_is_a_copy() -> None:
     value = {"a": [1]}
-    found = convert(value, None, "it")
+    found = convert(value, None, "x", study="it")
     value["a"].append(2)
     assert found == {"a": [1]}
 
