@@ -5,7 +5,7 @@ one after the other; a process or a server that dies in between leaves a part of
 has voted, what is about to be written is kept in a file until the last one has finished. Whoever comes next,
 the next attempt or the next orchestrator, finds the file: if some of the databases have the transaction, it
 is written to the others, or, if somebody has changed the same objects meanwhile, taken back from the former.
-If none has it, it did not happen. In both cases the firing is repeated if it is still due.
+If none has it, it did not happen. If it is still the same process, the firing is repeated only if it did not.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import ZEO
+from ZEO.Exceptions import ClientDisconnected
 from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import ConflictError, UndoError
 
@@ -36,6 +37,30 @@ logger = logging.getLogger("motoko")
 #: (object id, serial it replaces, new state), as the storage was given it.
 Record = tuple[bytes, bytes, bytes]
 _PATTERN = "commit-*.journal"
+
+
+class OutcomeUnknown(ClientDisconnected):  # type: ignore[misc]
+    """The connection was lost when a commit was being finished: nobody knows yet whether it has happened.
+
+    :param ask: finds it out, when the servers answer again; raises ``ClientDisconnected`` if they do not.
+    """
+
+    def __init__(self, message: str, ask: Callable[[], bool]) -> None:
+        super().__init__(message)
+        self.ask = ask
+
+
+def await_earlier_commits(storage: Any) -> None:
+    """Return when whatever the server was told to commit before has happened, or never will.
+
+    The last message of a lost connection may arrive after the first one of the next.
+    """
+    txn = TransactionMetaData()
+    storage.tpc_begin(txn)
+    try:
+        storage.tpc_vote(txn)  # one at a time may be between this and its end
+    finally:
+        storage.tpc_abort(txn)
 
 
 def watch_finishing(connection: Connection) -> None:
@@ -75,15 +100,27 @@ class Journal:
     def __init__(self, directory: Path, reach: Mapping[str, Callable[[], Address]]) -> None:
         self.directory = directory
         self._reach = reach
+        #: What became of the transactions that were recovered, by identity.
+        self._happened: dict[str, bool] = {}
 
-    def guard(self, txn: Any, connections: Mapping[str, Connection]) -> None:
+    def guard(self, txn: Any, connections: Mapping[str, Connection]) -> Guard:
         """Have a transaction written down before its first database finishes.
 
         :param connections: by a name under which :meth:`recover` finds the database again.
         """
         identity = uuid.uuid4().hex
         txn.note(f"motoko {identity}")
-        txn.join(_Guard(self.directory / f"commit-{identity}.journal", identity, connections))
+        guard = Guard(self.directory / f"commit-{identity}.journal", identity, connections)
+        txn.join(guard)
+        return guard
+
+    def has_happened(self, identity: str) -> bool:
+        """Whether a transaction that was cut short has happened after all; it is made whole, if need be.
+
+        :raises: like :meth:`recover`.
+        """
+        self.recover()
+        return self._happened.pop(identity)
 
     def recover(self) -> int:
         """Make whole what was left half-finished; answer the number of such transactions.
@@ -107,9 +144,11 @@ class Journal:
                 )
             undo_ids = {name: _undo_id(self._reach[name](), identity) for name in parts}
             missing = [name for name, undo_id in undo_ids.items() if undo_id is None]
+            happened = not missing
             if missing and len(missing) < len(parts):
-                self._mend(identity, parts, undo_ids, path)
+                happened = self._mend(identity, parts, undo_ids, path)
                 mended += 1
+            self._happened[identity] = happened
             path.unlink()
         return mended
 
@@ -119,7 +158,8 @@ class Journal:
         parts: Mapping[str, Sequence[Record]],
         undo_ids: Mapping[str, Any],
         path: Path,
-    ) -> None:
+    ) -> bool:
+        """Complete a transaction, or take it back; answer whether it was completed."""
         written: dict[str, Any] = {name: undo_id for name, undo_id in undo_ids.items() if undo_id is not None}
         try:
             for name in parts.keys() - written.keys():
@@ -139,16 +179,23 @@ class Journal:
                     hint="Objects that it changed were changed by somebody else since. Look at the runs that "
                     "were created last, mend them by hand, and remove this file.",
                 ) from second
+            return False
+        return True
 
 
-class _Guard:
+class Guard:
     """A resource manager that votes last and finishes last."""
 
     def __init__(self, path: Path, identity: str, connections: Mapping[str, Connection]) -> None:
         self.transaction_manager = None
+        self.identity = identity
         self._path = path
-        self._identity = identity
         self._connections = connections
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the transaction was cut short, and a part of it may have happened."""
+        return self._path.exists()
 
     def sortKey(self) -> str:
         return "~"
@@ -167,7 +214,7 @@ class _Guard:
         if len(parts) < 2:
             return  # one database is atomic by itself
         with self._path.open("wb") as file:
-            _write_down(file, self._identity, parts)
+            _write_down(file, self.identity, parts)
             file.flush()
             os.fsync(file.fileno())
 
@@ -209,6 +256,7 @@ def _storage(address: Address) -> Iterator[Any]:
 def _undo_id(address: Address, identity: str) -> Any:
     """What the transaction is known by in a database for taking it back; None if it is not there."""
     with _storage(address) as storage:
+        await_earlier_commits(storage)
         found = storage.undoInfo(0, -1, {"description": f"motoko {identity}".encode()})
         return found[0]["id"] if found else None
 

@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import transaction
@@ -24,7 +25,7 @@ from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
 from motoko_core.errors import ConflictRetriesExceeded, StaleObjectError
-from motoko_core.journal import Journal, watch_finishing
+from motoko_core.journal import Journal, OutcomeUnknown, watch_finishing
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -280,14 +281,24 @@ class Session:
         self._active = True
 
     def commit(self) -> None:
-        """Commit; a conflict aborts and is raised."""
+        """Commit; a conflict aborts and is raised.
+
+        :raises OutcomeUnknown: the connection to a server was lost at the end of the commit. The session is
+            aborted, and whether the commit has happened can be asked when the servers answer again.
+        """
+        guard = None
         try:
             if self.journal is not None:
                 opened = {database.key: connection for database, connection in self._connections.items()}
-                self.journal.guard(self.manager.get(), opened)
+                guard = self.journal.guard(self.manager.get(), opened)
             self.manager.commit()
-        except BaseException:
+        except BaseException as error:
             self.abort()
+            if self.journal and guard and guard.is_open and isinstance(error, ClientDisconnected):
+                # One database alone cannot tell.
+                raise OutcomeUnknown(
+                    str(error), partial(self.journal.has_happened, guard.identity)
+                ) from error
             raise
         self._active = False
         self._finish(True)

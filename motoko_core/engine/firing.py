@@ -10,7 +10,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ZEO.Exceptions import ClientDisconnected
+
 from motoko_core.engine.blame import UNDOING, is_conflict
+from motoko_core.journal import OutcomeUnknown
 from motoko_core.session import (
     MAX_ATTEMPTS,
     CreatesTasks,
@@ -32,6 +35,7 @@ T = TypeVar("T")
 #: seconds at the second attempt, twice as many at each further one, up to the limit.
 _LANE_TIMEOUT_S = 1.0
 _LANE_LIMIT_S = 60.0
+_ASK_AGAIN_S = 0.2
 
 
 class EngineSession(Session):
@@ -48,10 +52,16 @@ class EngineSession(Session):
         self.revoked = False
         #: A commit within the work was in conflict. The work cannot go on from there, even if it tries.
         self.conflict: Exception | None = None
+        self._lost: OutcomeUnknown | None = None
         #: The work has set ``workflow.finished``.
         self.sets_finished = False
         #: Waits until the servers answer.
         self.servers: Servers | None = None
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether the answer to the last commit was lost, and what follows from that has not begun yet."""
+        return self._lost is not None
 
     async def ready(self) -> None:
         if self.servers is not None:
@@ -69,6 +79,64 @@ class EngineSession(Session):
         except UNDOING as error:
             self.conflict = error
             raise
+
+    def begin(self) -> None:
+        super().begin()
+        self._lost = None
+
+    async def recover(self) -> None:
+        """Make whole what a commit over several databases has left half-finished."""
+        if self.journal is not None and self.journal.recover():
+            await self._hear_of_what_was_mended()
+
+    async def _hear_of_what_was_mended(self) -> None:
+        # By clients of its own: we could know of it in one database, and not in another.
+        if self.servers is not None:
+            self.servers.doubt()
+            await self.servers.ready()
+
+    async def commit_once(self) -> None:
+        """Commit; if the answer is lost, find out what has happened, before anything is done again.
+
+        :raises OutcomeUnknown: it has not happened.
+        """
+        lost, is_doomed = None, self.conflict is not None
+        try:
+            self.commit()
+        except OutcomeUnknown as error:
+            if is_doomed:
+                raise  # it is about an earlier commit
+            lost = error
+        if lost is not None and not await self._has_happened(lost):
+            raise lost
+
+    async def checkpoint_once(self) -> None:
+        """Like :meth:`commit_once`, and go on in a new transaction.
+
+        :raises OutcomeUnknown: it has not happened; or user code holds new runs or jobs, which are cut off
+            from the database when the answer is lost, and has to get them again.
+        """
+        await self.commit_once()
+        held = (weak() for weak in self._handed)
+        if self._lost is not None and any(it is not None and it._p_jar is None for it in held):
+            raise self._lost
+        self.begin()
+
+    async def _has_happened(self, lost: OutcomeUnknown) -> bool:
+        """Whether a commit has happened; wait for the servers to find out."""
+        self._lost, self.conflict = lost, None
+        while True:
+            await self.ready()
+            try:
+                happened = lost.ask()
+            except ClientDisconnected:
+                await asyncio.sleep(_ASK_AGAIN_S)
+            else:
+                break
+        outcome = "which has happened" if happened else "which has not happened"
+        logger.warning("%s: the connection was lost in a commit, %s", self.title, outcome)
+        await self._hear_of_what_was_mended()
+        return happened
 
     def note_conflict(self, error: Exception) -> None:
         self.conflict = error
@@ -147,8 +215,8 @@ async def in_session(
             await session.ready()
             try:
                 leaving: SystemExit | None = None
-                if attempt > 1 and session.journal is not None:
-                    session.journal.recover()
+                if attempt > 1:
+                    await session.recover()
                 # The turns end when the work awaits something: it has to begin at once.
                 await stack.enter_async_context(turns(places, session))
                 stack.enter_context(use(session))
@@ -158,7 +226,7 @@ async def in_session(
                     if exit_.code:
                         raise
                     leaving = exit_
-                session.commit()
+                await session.commit_once()
             except Exception as error:
                 if session.conflict is None and not is_conflict(error):
                     raise
@@ -192,7 +260,10 @@ def event(func: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 result = await call(func, *args, **kwargs)
-                session.checkpoint()
+                if isinstance(session, EngineSession):
+                    await session.checkpoint_once()
+                else:
+                    session.checkpoint()
             except Exception as error:
                 session.abort()
                 session.begin()

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from ZEO.Exceptions import ClientDisconnected
+
 from motoko_core.engine import failures
 from motoko_core.engine.actions import accepted_arguments, first_parameter
 from motoko_core.engine.blame import blaming, is_about_failed_runs
@@ -35,6 +37,8 @@ logger = logging.getLogger("motoko")
 _GRACE_S = 10.0
 #: All runs are compared with the database once in so many seconds.
 _RESCAN_S = 3600.0
+
+_Question = tuple[Sequence[ErrorHandler], "TaskManager", Sequence[int], MutableMapping[int, int]]
 
 
 class Engine:
@@ -77,6 +81,8 @@ class Engine:
         self._unsettled: dict[TaskManager, set[int]] = {m: set() for m in workflow.task_managers.values()}
         #: Runs that somebody wanted to know about before the latest changes were taken in.
         self._asked_early: dict[TaskManager, set[int]] = {m: set() for m in workflow.task_managers.values()}
+        #: What handlers could not be asked because a server fell silent: arguments of :meth:`_ask`.
+        self._to_ask: list[_Question] = []
         #: Failed runs about which every handler has had its say, and in which attempt they had failed (0: it
         #: does not matter).
         self._for_good: dict[TaskManager, dict[int, int]] = {m: {} for m in workflow.task_managers.values()}
@@ -128,6 +134,7 @@ class Engine:
             if tick:
                 next_tick = now + self.poll_interval
                 self._now_and_then(now)
+            self._ask_again()
             self._hear()
             self._look(now, tick=tick, only_error_handlers=only_error_handlers)
             if is_over():
@@ -271,7 +278,9 @@ class Engine:
     def is_behind(self) -> bool:
         """Whether something has happened that was not looked at yet."""
         feeds = self._feeds.values()
-        return self.lookout.is_behind or any(self._changes.values()) or any(f.is_behind for f in feeds)
+        if self.lookout.is_behind or self._to_ask:
+            return True
+        return any(self._changes.values()) or any(f.is_behind for f in feeds)
 
     def has_active_runs(self) -> bool:
         """Whether a run of this workflow waits for a launcher, or is in hand."""
@@ -285,7 +294,9 @@ class Engine:
     async def _let_work_end(self) -> None:
         """Let user code that does not wait for tasks come to its end."""
         end, error = self.clock() + _GRACE_S, self.error
-        while self.work.tasks and not self.work.all_wait() and self.clock() < end:
+        while self.work.tasks and not self.work.all_wait():
+            if self.clock() >= end and not self.work.is_unsettled:  # `finished` may not have been committed
+                return
             await self._sleep(0.05)
             if self.servers.are_ready:
                 self._hear()
@@ -330,6 +341,12 @@ class Engine:
             return True
         return self._for_good[manager].get(run_id, -1) not in (0, attempt)
 
+    def _ask_again(self) -> None:
+        questions, self._to_ask = self._to_ask, []
+        for handlers, manager, run_ids, decided in questions:
+            self._ask(handlers, manager, run_ids, decided)
+            self._feeds[manager].wake(run_ids)
+
     def add_handler(self, handler: ErrorHandler) -> None:
         """Ask one more handler, after the others, also about what has failed before."""
         self.handlers.append(handler)
@@ -354,6 +371,9 @@ class Engine:
             try:
                 with blaming("an error handler", self.workflow.configuration.directory, *functions):
                     failures.handle(manager, run_ids, handlers, decided)
+            except ClientDisconnected:
+                self._to_ask.append((handlers, manager, run_ids, decided))
+                return
             except (Exception, SystemExit) as error:  # noqa: BLE001  raised by run(), after everything stopped
                 self.fail(error)
         known = self._for_good[manager]

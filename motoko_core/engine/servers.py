@@ -1,8 +1,9 @@
 """Making sure that the servers answer before anything synchronous is begun.
 
 User code and commits run in the event loop, so that nothing comes between a callback and its commit. A read
-from a server that is paused would hold the loop up, without any time limit. So the engine begins nothing
-while a server is silent; what is under way goes on.
+from a server that is paused would hold the loop up. So the engine begins nothing while a server is silent;
+what is under way goes on. A server that falls silent in the middle of a callback holds the loop up for some
+seconds (:mod:`motoko_core.study.patience`); then the callback is undone, and called again from here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Servers:
     def __init__(self, feeds: Sequence[ChangeFeed], databases: Sequence[Database]) -> None:
         self._feeds = list(feeds)
         self._databases = list(databases)
+        for database in self._databases:
+            database.pulse.is_awaited = True
 
     @property
     def are_ready(self) -> bool:
@@ -31,6 +34,11 @@ class Servers:
         return all(database.pulse.is_fresh for database in self._databases) and not any(
             feed.is_reading for feed in self._feeds
         )
+
+    def doubt(self) -> None:
+        """Have all asked anew; who has answered has announced what was committed before."""
+        for database in self._databases:
+            database.pulse.doubt()
 
     async def ready(self) -> None:
         """Return when they are; at once if they are now."""

@@ -42,6 +42,11 @@ class Work:
         """Whether all user code waits for tasks."""
         return bool(self.sessions) and all(session.waiting for session in self.sessions)
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether a commit may not have happened, and its work have to be done again."""
+        return any(session.is_unsettled for session in self.sessions)
+
     def spawn(self, work: Callable[[], Awaitable[None]], action: Action | None = None) -> asyncio.Task[None]:
         """Run user code beside the loop; an exception ends the workflow."""
 

@@ -1,7 +1,7 @@
 """Whether a database's server answers.
 
-Reading from a paused server blocks, without any time limit. What the event loop does synchronously, user code
-and commits, is therefore begun only when the server has given a sign of life a moment ago.
+Reading from a paused server blocks. What the event loop does synchronously, user code and commits, is
+therefore begun only when the server has given a sign of life a moment ago.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RETRY_S = 0.2
 
 
 class Pulse:
-    """The signs of life of one server. :meth:`heard` and :meth:`lost` may be called from any thread.
+    """The signs of life of one server, which may be told of from any thread.
 
     :param clock: seconds, monotonic.
     """
@@ -40,6 +40,9 @@ class Pulse:
         self._last = float("-inf")
         self._asking: asyncio.Future[None] | None = None
         self._reported = False
+        #: Whether the server is waited for without blocking, and what was undone because it fell silent is
+        #: done again: then no call is to wait for it.
+        self.is_awaited = False
 
     @property
     def is_fresh(self) -> bool:
@@ -52,6 +55,10 @@ class Pulse:
         if self._reported:
             self._reported = False
             logger.warning("%s answers again", self._database.server.title)
+
+    def doubt(self) -> None:
+        """The connection was lost: what was heard of the server does not count any more."""
+        self._last = float("-inf")
 
     def lost(self) -> None:
         """The server does not answer: say so, once."""
@@ -69,6 +76,7 @@ class Pulse:
 
     async def answered(self) -> None:
         """Return when the server has given a sign of life just now; ask it for one if need be."""
+        self.is_awaited = True
         while self._database.is_connected and not self.is_fresh:
             if self._asking is None or self._asking.get_loop() is not asyncio.get_running_loop():
                 self._asking = in_thread(self._ask)
