@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+import transaction
 from hypothesis import settings
 
 from motoko_core import lifecycle
 from motoko_core.launch.daemon import stop_launcher
 from motoko_core.session import transact
-from motoko_core.study.starting import stop_servers
+from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
+from tests.proxy import Proxied, Proxy
 
 # An assertion that fails in a helper module shows its values, as one in a test does.
 pytest.register_assert_rewrite("tests.core")
@@ -118,8 +121,6 @@ def workflow(shared_directory: Path) -> Iterator[Workflow]:
     workflow = Workflow(shared_directory / "motoko.yaml")
     workflow.run_name = f"test{os.getpid()}-{next(_numbers)}"
     yield workflow
-    import transaction
-
     transaction.abort()
     lifecycle.disconnect(workflow)
 
@@ -137,8 +138,6 @@ def make_workflow() -> Iterator[Callable[..., Workflow]]:
         return made[-1]
 
     yield make
-    import transaction
-
     transaction.abort()
     for workflow in made:
         stop_everything(workflow)
@@ -181,3 +180,26 @@ def number(reference: str) -> int:
 def states(workflow: Workflow, study: str = "mult") -> dict[int, str]:
     """The states of the runs of this ``run_name``, by id."""
     return transact("the test", lambda: {r.id: r.state for r, _ in workflow.task_managers[study].select()})
+
+
+@pytest.fixture
+def through_proxy(workflow: Workflow) -> Iterator[Callable[[str], Proxy]]:
+    """Have the workflow's connections to ``mult`` go through a proxy."""
+    proxies: dict[Path, Proxy] = {}
+    database = workflow.mult.database
+    server = database.server
+
+    def connect(place: str) -> Proxy:
+        path = Path(workflow.directory) / f"proxy{len(proxies)}-{workflow.run_name}"
+        proxies[path] = Proxy(path, str(server.address), place)
+        database.close()
+        database.server = Proxied(**attrs.asdict(server, recurse=False), proxy=path)
+        return proxies[path]
+
+    yield connect
+    start_servers([server])
+    transaction.abort()
+    database.close()
+    for path, proxy in proxies.items():
+        proxy.close()
+        path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import psutil
 
+from motoko_core.daemons import wait_until
 from motoko_core.study.database import Database
+from motoko_core.study.server import Server
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,3 +43,18 @@ def runzeo(database: Database) -> psutil.Process:
     processes = database.server.daemon.processes()
     (server,) = (p for p in processes if any(Path(w).name == "runzeo" for w in p.cmdline()[1:2]))
     return server
+
+
+def kill_server(server: Server) -> None:
+    """Kill a server so that nobody starts it again."""
+
+    def is_done() -> bool:
+        # zdaemon may have started another one before it was killed itself.
+        found = server.daemon.processes()
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return not found
+
+    assert server.daemon.processes()
+    assert wait_until(is_done, 30)

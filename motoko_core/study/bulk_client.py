@@ -8,9 +8,11 @@ asked for a sign of life: what it has not taken yet does not pile up in memory.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ZEO.ClientStorage import ClientStorage
@@ -18,6 +20,9 @@ from ZEO.Exceptions import ClientDisconnected
 from ZEO.TransactionBuffer import TransactionBuffer
 from ZODB.POSException import POSKeyError
 from ZODB.utils import z64
+
+from motoko_core.journal import OutcomeUnknown, await_earlier_commits
+from motoko_core.study.patience import PatientThread
 
 logger = logging.getLogger("motoko")
 
@@ -30,6 +35,9 @@ _ORDERS = 5
 _CACHED_BYTES = 20 * 2**20
 #: How many later transactions on an object are looked through for the one whose answer was lost.
 _HISTORY = 1000
+#: How long a script waits for a server to ask it what became of a commit, and how long between two attempts.
+_LOOK_UP_S = 600.0
+_RETRY_S = 0.2
 _MARK = "motoko"
 
 
@@ -44,6 +52,7 @@ class _Buffer(TransactionBuffer):  # type: ignore[misc]
         self.serials: dict[bytes, bytes] = {}
         self.portion: list[tuple[str, tuple[Any, ...]]] = []
         self.portions = 0
+        self.objects = 0
 
     def records(self) -> Iterator[tuple[bytes, bytes, bytes]]:
         for oid, data, _ in super().__iter__():
@@ -62,10 +71,15 @@ class _Buffer(TransactionBuffer):  # type: ignore[misc]
 class BulkClient(ClientStorage):  # type: ignore[misc]
     """A connection to a ZEO server."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, address: Any, **options: Any) -> None:
         #: Answers of a hundred new object ids each, in the order in which they come.
         self._ordered: deque[Any] = deque()
-        super().__init__(*args, **options)
+        super().__init__(address, _client_factory=PatientThread, **options)
+
+    def notify_connected(self, conn: Any, info: Any) -> None:
+        super().notify_connected(conn, info)
+        # For whoever wants to know when the server answers: a pause that is in nobody's way breaks nothing.
+        self.ping = lambda: self._server.call("ping", unlimited=True)
 
     def notify_disconnected(self) -> None:
         # A server that was started again meanwhile gives the object ids that are in stock to others, too, and
@@ -84,7 +98,7 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
                 answer = self._server.call("new_oids", wait=False)
                 answer.add_done_callback(lambda future: future.exception())  # nobody may come to ask
                 ordered.append(answer)
-            self._oids[:0] = reversed(ordered.popleft().result())
+            self._oids[:0] = reversed(self._server.result_of(ordered.popleft()))
         oid: bytes = self._oids.pop()
         return oid
 
@@ -106,6 +120,7 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
         buffer = self._check_trans(txn, "store")
         buffer.store(oid, data)
         buffer.witness = oid
+        buffer.objects += 1
         if serial != z64:
             buffer.serials[oid] = serial
         buffer.portion.append(("storea", (oid, serial, data, id(txn))))
@@ -120,8 +135,14 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
             self.catch_up()
 
     def tpc_vote(self, txn: Any) -> Any:
-        self._send(self._check_trans(txn, "tpc_vote"))
-        return super().tpc_vote(txn)
+        buffer = self._check_trans(txn, "tpc_vote")
+        self._send(buffer)
+        with self._server.voting_on(buffer.objects):
+            return super().tpc_vote(txn)
+
+    def tpc_abort(self, txn: Any, timeout: float | None = 0) -> None:
+        # A server forgets the transaction with the connection: without one, there is nobody to be told.
+        super().tpc_abort(txn, timeout)
 
     def records(self, txn: Any) -> Iterator[tuple[bytes, bytes, bytes]]:
         """What a transaction has stored: (object id, serial that it replaces, state)."""
@@ -133,19 +154,40 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
     def tpc_finish(self, txn: Any, f: Callable[[bytes], Any] = lambda tid: None) -> bytes:
         """Finish a transaction; if the answer is lost, find out whether it has happened.
 
-        :raises ClientDisconnected: it has not; or the server does not come back in time to be asked.
+        :raises ClientDisconnected: it has not.
+        :raises OutcomeUnknown: the server cannot be asked now, and who calls does not want to wait for it.
         """
         buffer = self._check_trans(txn, "tpc_finish")
         try:
             tid: bytes = super().tpc_finish(txn, f)
         except ClientDisconnected as error:
-            found = self.tid_of(buffer.mark, buffer.witness)
+            found = self._look_up(buffer.mark, buffer.witness)
             if found is None:
                 raise
             logger.warning("%s: the connection was lost in a commit, which has happened (%r)", self, error)
             # What it changed was announced when ZEO's client connected again, like others' changes.
             return found
         return tid
+
+    def _look_up(self, mark: str, witness: bytes | None) -> bytes | None:
+        deadline = time.monotonic() + (_LOOK_UP_S if self.is_patient else 0)
+        while True:
+            if not self.is_patient or self._server.is_closed() or time.monotonic() > deadline:
+                raise OutcomeUnknown(
+                    f"the connection to {self.getName()} was lost in a commit; whether that has happened is "
+                    "not known before the server answers again",
+                    partial(self._ask, mark, witness),
+                )
+            try:
+                return self.tid_of(mark, witness)
+            except ClientDisconnected:
+                self.on_silence()
+                time.sleep(_RETRY_S)
+
+    def _ask(self, mark: str, witness: bytes | None) -> bool:
+        # Not in the commit itself, which may keep another database locked for those whom this waits for.
+        await_earlier_commits(self)
+        return self.tid_of(mark, witness) is not None
 
     def tid_of(self, mark: str, witness: bytes | None) -> bytes | None:
         """The id of the transaction with a mark, found through an object that it wrote; None: not there.
@@ -159,3 +201,13 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
         except POSKeyError:
             return None
         return next((entry["tid"] for entry in entries if entry.get(_MARK) == mark), None)
+
+    # ------------------------------------------------------------------ silence
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether calls wait for a silent server, however long; else they end with ``ClientDisconnected``."""
+        return True
+
+    def on_silence(self) -> None:
+        """A call waits for a server that does not answer."""

@@ -20,11 +20,14 @@ from ZODB.POSException import ConflictError, POSKeyError
 from ZODB.utils import u64
 
 from motoko_core.errors import DatabaseFault, MotokoError
+from motoko_core.session import current_session
 from motoko_core.study.bulk_client import BulkClient
 from motoko_core.study.connection import SpillingConnection
 from motoko_core.study.datafile import BACKUP_HINT, damaged
+from motoko_core.study.health import is_silent
 
 if TYPE_CHECKING:
+    from motoko_core.study.pulse import Pulse
     from motoko_core.study.server import Server
 
 logger = logging.getLogger("motoko")
@@ -59,11 +62,35 @@ def errno_of(error: BaseException) -> int | None:
 
 
 class StudyClient(BulkClient):
-    """The client of a server."""
+    """The client of a server.
 
-    def __init__(self, server: Server, **options: Any) -> None:
+    :param pulse: is told whether the server answers, and knows whether to wait for it.
+    """
+
+    def __init__(self, server: Server, pulse: Pulse | None = None, **options: Any) -> None:
         self._motoko_server = server
+        self._pulse = pulse
         super().__init__(server.address, **options)
+
+    @property
+    def is_patient(self) -> bool:
+        return self._pulse is None or not self._pulse.is_awaited
+
+    def is_silent(self) -> bool:
+        return is_silent(self._motoko_server)
+
+    def on_silence(self) -> None:
+        if self._pulse is not None:
+            self._pulse.lost()
+
+    def on_answer(self) -> None:
+        if self._pulse is not None:
+            self._pulse.heard()
+
+    def notify_disconnected(self) -> None:
+        if self._pulse is not None:
+            self._pulse.doubt()
+        super().notify_disconnected()
 
     def prefetch(self, oids: Iterable[bytes], tid: bytes) -> None:
         # Nobody asks what became of it: whoever needs an object reads it, and is told then what is wrong.
@@ -117,7 +144,11 @@ class StudyConnection(SpillingConnection):
         self._lacking = []
         try:
             super().setstate(obj)
-        except (ConflictError, ClientDisconnected, MotokoError):
+        except ClientDisconnected as error:
+            # If user code takes it for something else and goes on, it does so without what it wanted to read.
+            current_session().note_conflict(error)
+            raise
+        except (ConflictError, MotokoError):
             raise
         except POSKeyError as error:
             raise MissingObject(

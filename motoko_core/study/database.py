@@ -74,6 +74,7 @@ class Database:
         try:
             storage = StudyClient(
                 self.server,
+                self.pulse,
                 wait_timeout=_CONNECT_TIMEOUT_S,
                 cache_size=_CLIENT_CACHE_BYTES,
                 server_sync=False,

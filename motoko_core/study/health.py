@@ -13,7 +13,7 @@ import psutil
 from persistent.TimeStamp import TimeStamp
 
 from motoko_core.errors import DatabaseFault
-from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe
+from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe, state_of
 from motoko_core.study.server import Server
 
 NOT_CREATED = "not created"
@@ -97,6 +97,24 @@ def look_at_all(servers: Sequence[Server]) -> list[Health]:
     """How servers are, in their order; they are asked side by side."""
     with ThreadPoolExecutor(max_workers=len(servers) or 1) as pool:
         return list(pool.map(look, servers))
+
+
+def is_silent(server: Server) -> bool:
+    """Whether a server answers nobody, and is not at work either; this takes a second if it is."""
+    before = _processor_s(server)
+    return state_of(server.address) == SILENT and _processor_s(server) == before
+
+
+def _processor_s(server: Server) -> float | None:
+    """How many seconds of processor time a server has used; None if it is down or on another machine."""
+    pid = _pid(server)
+    if pid is None:
+        return None
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return None
+    return float(times.user + times.system)
 
 
 def _time(tid: bytes) -> datetime.datetime:

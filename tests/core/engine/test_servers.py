@@ -14,9 +14,11 @@ import pytest
 
 from motoko_core import lifecycle
 from motoko_core.daemons import is_gone, wait_until
+from motoko_core.interfaces import ErrorHandler, Failure, Ignore
+from motoko_core.study import patience
 from motoko_core.study import pulse as pulse_module
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks, orchestrate
+from tests.conftest import TIMEOUT_S, create_tasks, orchestrate, set_state
 from tests.processes import run_python, runzeo
 
 FINISH = """
@@ -144,3 +146,64 @@ async def test_nothing_is_missed_while_a_server_is_killed_and_comes_back(
     await orchestrate(own, main)
     assert sorted(fired) == [1, 2]
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("moment", ["before a read", "before the commit", "in an error handler"])
+async def test_work_that_a_paused_server_holds_up_is_undone_and_repeated(
+    own: Workflow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.2)
+    lifecycle.disconnect(own)  # what was created is in no cache
+    own.run_name = "w"
+    heartbeat, calls, stopped = Heartbeat(), [], []
+
+    def stop(at: str, manager: Any) -> None:
+        if at == moment and not stopped:
+            stopped.append(runzeo(manager.database))
+            stopped[0].suspend()
+
+    def on_finished(runs: Any) -> None:
+        calls.append([run.id for run, _ in runs])
+        stop("before a read", own.add)
+        try:
+            third = own.add.run(3).id
+        except Exception:  # noqa: BLE001  user code may do that; what follows does not count
+            third = -1
+        own.mult.createTask(x=100.0 + third)
+        for run, _ in runs:
+            run.entries["note"] = "seen"
+        stop("before the commit", own.mult)
+
+    class Ignoring(ErrorHandler):
+        def decide(self, failure: Failure) -> Ignore:
+            stop("in an error handler", own.add)
+            own.add.run(4).state  # noqa: B018
+            return Ignore()
+
+    async def main(workflow: Workflow) -> None:
+        beating = asyncio.ensure_future(heartbeat())
+        workflow.add_error_handler(f=Ignoring())
+        workflow.add_action("it", task="mult", event="state = FINISHED", f=on_finished, once_per_run=True)
+        await finish(workflow, "mult", 1)
+        await until(lambda: calls)
+        if moment == "in an error handler":
+            failure = {"reason": "LOST", "attempt": 1}
+            await asyncio.to_thread(set_state, workflow, "mult.2", "FAILED", failure=failure)
+        # If the loop were held up for as long as the pause lasts, this would never go on.
+        await until(lambda: stopped and "does not answer" in caplog.text)
+        beats = heartbeat.beats
+        await until(lambda: heartbeat.beats > beats + 100)
+        stopped[0].resume()
+        if moment == "in an error handler":
+            await workflow.mult.createTask(x=2.0)  # it was ignored
+        else:
+            await until(lambda: len(calls) == 2)
+        beating.cancel()
+        workflow.finished = True
+
+    await orchestrate(own, main)
+    assert calls == ([[1]] if moment == "in an error handler" else [[1], [1]])
+    own.run_name = "w"
+    assert [job.x for _, job in own.mult.select("jobs.x > 50")] == [103.0]
+    assert [run.entries.get("note") for run, _ in own.mult.select("runs.id = 1")] == ["seen"]
+    assert not [r for r in caplog.records if r.name.startswith("motoko") and r.exc_info]

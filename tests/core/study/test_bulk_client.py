@@ -6,13 +6,12 @@ And object ids: they are there when they are needed, and no two objects get the 
 from __future__ import annotations
 
 import contextlib
-import socket
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
-import attrs
 import pytest
 import transaction
 from ZEO.Exceptions import ClientDisconnected
@@ -22,94 +21,12 @@ from motoko_core.session import transact
 from motoko_core.study.database import Database
 from motoko_core.study.server import Server
 from motoko_core.study.starting import start_servers, stop_servers
-from motoko_core.workflow import Workflow
-from tests.conftest import orchestrate, states
-from tests.processes import runzeo
+from motoko_core.workflow import Workflow, event
+from tests.conftest import TIMEOUT_S, orchestrate, states
+from tests.processes import kill_server, runzeo
+from tests.proxy import BEFORE_THE_ANSWER, BEFORE_THE_SERVER, ON_THE_WAY, Proxy
 
-
-class Proxy:
-    """Stands between a client and its server, on a Unix socket, and cuts the connection in a commit.
-
-    :param before: cut it before the server gets the last step of the commit; else before its answer arrives.
-    """
-
-    def __init__(self, path: Path, server: str, *, before: bool) -> None:
-        #: Set by the test when the next commit is to be cut.
-        self.is_armed = False
-        self.has_cut = threading.Event()
-        self._server = server
-        self._before = before
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(self._server)
-                finishing = threading.Event()
-                for source, target, is_request in ((client, server, True), (server, client, False)):
-                    arguments = (source, target, finishing, is_request)
-                    threading.Thread(target=self._forward, args=arguments, daemon=True).start()
-
-    def _forward(
-        self, source: socket.socket, target: socket.socket, finishing: threading.Event, is_request: bool
-    ) -> None:
-        with contextlib.suppress(OSError), source, target:
-            while data := source.recv(1 << 20):
-                if is_request and self.is_armed and b"tpc_finish" in data:
-                    finishing.set()
-                    if self._before:
-                        break
-                elif not is_request and finishing.is_set():
-                    break
-                target.sendall(data)
-            if finishing.is_set():
-                self.is_armed = False
-                self.has_cut.set()
-            for end in (source, target):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._listener.close()
-
-
-@attrs.frozen(kw_only=True)
-class Proxied(Server):
-    """A server that is reached through a proxy."""
-
-    proxy: Path
-
-    @property
-    def address(self) -> str:
-        return str(self.proxy)
-
-
-@pytest.fixture
-def through_proxy(workflow: Workflow) -> Iterator[Callable[[bool], Proxy]]:
-    """Have the workflow's connections to ``mult`` go through a proxy."""
-    proxies: dict[Path, Proxy] = {}
-    database = workflow.mult.database
-
-    def connect(before: bool) -> Proxy:
-        path = Path(workflow.directory) / f"proxy{len(proxies)}-{workflow.run_name}"
-        proxies[path] = Proxy(path, str(database.server.address), before=before)
-        database.close()
-        database.server = Proxied(**attrs.asdict(database.server, recurse=False), proxy=path)
-        return proxies[path]
-
-    yield connect
-    transaction.abort()
-    database.close()
-    for path, proxy in proxies.items():
-        proxy.close()
-        path.unlink()
-
-
-CUTS = pytest.mark.parametrize("before", [True, False], ids=["before the server", "before the answer"])
+CUTS = pytest.mark.parametrize("place", [BEFORE_THE_SERVER, BEFORE_THE_ANSWER])
 
 
 def xs(workflow: Workflow) -> list[float]:
@@ -118,12 +35,12 @@ def xs(workflow: Workflow) -> list[float]:
 
 @CUTS
 def test_commit_says_what_has_happened(
-    workflow: Workflow, through_proxy: Callable[[bool], Proxy], before: bool
+    workflow: Workflow, through_proxy: Callable[[str], Proxy], place: str
 ) -> None:
-    proxy = through_proxy(before)
+    proxy = through_proxy(place)
     ((run, _),) = workflow.mult.createTask(x=1.0)
     proxy.is_armed = True
-    if before:
+    if place == BEFORE_THE_SERVER:
         with pytest.raises(ClientDisconnected):
             transaction.commit()
         transaction.abort()
@@ -132,7 +49,7 @@ def test_commit_says_what_has_happened(
     transaction.commit()
     assert proxy.has_cut.is_set()
     assert xs(workflow) == [1.0]
-    if not before:
+    if place == BEFORE_THE_ANSWER:
         # The objects of the commit can be used on.
         run.state = "FINISHED"
         transaction.commit()
@@ -141,9 +58,9 @@ def test_commit_says_what_has_happened(
 
 @CUTS
 def test_task_that_is_committed_at_once_is_created_once(
-    workflow: Workflow, through_proxy: Callable[[bool], Proxy], before: bool
+    workflow: Workflow, through_proxy: Callable[[str], Proxy], place: str
 ) -> None:
-    proxy = through_proxy(before)
+    proxy = through_proxy(place)
     workflow.mult.select()
     proxy.is_armed = True
     ((run, _),) = workflow.mult.createTask(x=1.0, commit=True)
@@ -151,11 +68,11 @@ def test_task_that_is_committed_at_once_is_created_once(
     assert list(states(workflow)) == [run.id]
 
 
-@CUTS
+@pytest.mark.parametrize("place", [BEFORE_THE_SERVER, BEFORE_THE_ANSWER, ON_THE_WAY])
 async def test_firing_is_neither_lost_nor_repeated(
-    workflow: Workflow, through_proxy: Callable[[bool], Proxy], before: bool
+    workflow: Workflow, through_proxy: Callable[[str], Proxy], place: str
 ) -> None:
-    proxy = through_proxy(before)
+    proxy = through_proxy(place)
     calls: list[int] = []
 
     def fired(workflow: Workflow) -> None:
@@ -170,8 +87,88 @@ async def test_firing_is_neither_lost_nor_repeated(
     await orchestrate(workflow, main)
     assert proxy.has_cut.is_set()
     # The first attempt has happened, or the second one has.
-    assert xs(workflow) == ([2.0] if before else [1.0])
-    assert len(calls) == (2 if before else 1)
+    assert xs(workflow) == ([2.0] if place == BEFORE_THE_SERVER else [1.0])
+    assert len(calls) == (2 if place == BEFORE_THE_SERVER else 1)
+
+
+async def test_lost_commit_in_the_middle_of_main_is_not_taken_for_its_last(
+    workflow: Workflow, through_proxy: Callable[[str], Proxy]
+) -> None:
+    proxy = through_proxy(BEFORE_THE_ANSWER)
+    calls: list[int] = []
+
+    def main(workflow: Workflow) -> None:
+        calls.append(1)
+        proxy.is_armed = len(calls) == 1
+        with contextlib.suppress(ClientDisconnected):  # user code may do that
+            workflow.mult.createTask(x=1.0, commit=True)
+            workflow.mult.createTask(x=2.0)
+
+    await orchestrate(workflow, main)
+    assert len(calls) == 2
+    assert xs(workflow) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("place", "is_held", "attempts"),
+    [
+        (BEFORE_THE_SERVER, False, 2),
+        (BEFORE_THE_ANSWER, False, 1),
+        (BEFORE_THE_ANSWER, True, 2),  # the new run that its caller has is cut off: it gets it again
+    ],
+)
+async def test_event_that_is_called_directly_is_repeated_only_if_need_be(
+    workflow: Workflow, through_proxy: Callable[[str], Proxy], place: str, is_held: bool, attempts: int
+) -> None:
+    proxy = through_proxy(place)
+    calls, mains = [], []
+
+    @event
+    def create(workflow: Workflow) -> object:
+        calls.append(1)
+        tasks = workflow.mult.createTask(x=1.0)
+        proxy.is_armed = len(calls) == 1
+        return list(tasks) if is_held else None
+
+    async def main(workflow: Workflow) -> None:
+        mains.append(1)
+        tasks: Any = await create(workflow)
+        for run, _ in tasks or workflow.mult.select():
+            run.state = "FINISHED"
+
+    await orchestrate(workflow, main)
+    assert proxy.has_cut.is_set()
+    assert (len(calls), len(mains)) == (attempts, 1)
+    assert list(states(workflow).values()) == ["FINISHED"]
+
+
+@CUTS
+def test_script_waits_for_a_server_that_died_in_its_commit(
+    workflow: Workflow,
+    through_proxy: Callable[[str], Proxy],
+    place: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = workflow.mult.database.server
+    proxy = through_proxy(place)
+    proxy.on_cut = lambda: kill_server(server)
+    workflow.mult.createTask(x=1.0)
+    workflow.mult.database.db.storage._server.timeout = 0.1  # the server stays away for longer
+
+    def come_back() -> None:
+        assert wait_until(lambda: "does not answer" in caplog.text, TIMEOUT_S)
+        start_servers([server])
+
+    coming = threading.Thread(target=come_back)
+    coming.start()
+    proxy.is_armed = True
+    lost = pytest.raises(ClientDisconnected) if place == BEFORE_THE_SERVER else contextlib.nullcontext()
+    with caplog.at_level(logging.WARNING, "motoko"), lost:
+        transaction.commit()
+    transaction.abort()
+    coming.join()
+    assert proxy.has_cut.is_set()
+    assert xs(workflow) == ([] if place == BEFORE_THE_SERVER else [1.0])
 
 
 # ------------------------------------------------------------------ object ids

@@ -6,6 +6,7 @@ import datetime
 import os
 import signal
 import socket
+import threading
 from pathlib import Path
 
 import attrs
@@ -14,7 +15,7 @@ import transaction
 
 from motoko_core.daemons import wait_until
 from motoko_core.study.database import Database
-from motoko_core.study.health import NO_DATABASE, NOT_CREATED, look, look_at_all
+from motoko_core.study.health import NO_DATABASE, NOT_CREATED, is_silent, look, look_at_all
 from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe
 from motoko_core.study.server import Server
 from motoko_core.study.starting import start_servers
@@ -94,3 +95,24 @@ def test_what_packing_and_cutting_have_left_is_listed(server: Server) -> None:
     server.data.with_name("bd.zeo.old").write_bytes(b"12345")
     server.data.with_name("bd.zeo.tr0").write_bytes(b"12")
     assert look(server).beside == {"bd.zeo.old": 5, "bd.zeo.tr0": 2}
+
+
+def test_server_that_is_at_work_is_not_silent(server: Server) -> None:
+    # This process plays its part: it listens, and does not answer; a lock file says who has the database.
+    server.data.with_name("bd.zeo.lock").write_text(f"{os.getpid()}\n")
+    has_ended = threading.Event()
+
+    def work() -> None:
+        while not has_ended.is_set():
+            sum(range(10_000))
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(server.address))
+        listener.listen()
+        working = threading.Thread(target=work)
+        working.start()
+        try:
+            assert not is_silent(server)
+        finally:
+            has_ended.set()
+            working.join()
