@@ -34,6 +34,8 @@ EXIT_CODE_FILE = ".motoko-exit-code"
 
 #: $0 of the wrapper; with the tag behind it, a job is recognized in the list of processes.
 TITLE = "motoko-job"
+#: How long a process may be without a command line when it begins.
+_BEGINNING_S = 1.0
 
 # - The traps let the wrapper outlive a signal to the whole group; the script gets the default actions.
 # - The file becomes the wrapper's own standard error: when the script is killed, the shell says so there
@@ -324,10 +326,14 @@ class BashGenerator(JobGenerator):
     def _wrappers(self) -> dict[str, int]:
         """Tag -> pid of the jobs there at the first question; those of earlier launchers all were."""
         found = {}
-        for process in psutil.process_iter(["pid", "uids", "cmdline"]):
-            command, uids = process.info["cmdline"] or [], process.info["uids"]
-            if len(command) > 4 and command[3] == TITLE and uids and uids.real == os.getuid():
-                found[command[4]] = process.info["pid"]
+        for process in psutil.process_iter(["pid", "uids"]):
+            uids = process.info["uids"]
+            if uids is None or uids.real != os.getuid():
+                continue
+            with suppress(psutil.Error):
+                command = _command(process)
+                if len(command) > 4 and command[3] == TITLE:
+                    found[command[4]] = process.info["pid"]
         return found
 
     async def ended(self) -> AsyncIterator[Ended]:
@@ -384,9 +390,21 @@ def _is_job(pid: int, start: float | None, tag: str) -> bool:
         process = psutil.Process(pid)
         if start is not None and abs(process.create_time() - start) < 0.1:
             return True
-        return process.cmdline()[3:5] == [TITLE, tag]
+        return _command(process)[3:5] == [TITLE, tag]
     except psutil.Error:
         return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """The command line of a process; if it is just beginning, the system does not know it for a moment.
+
+    :raises psutil.Error: it has ended, or is none of our business.
+    """
+    end = time.monotonic() + _BEGINNING_S
+    # (The program is known by then; a process that is being taken apart, or of the system's own, has none.)
+    while not (command := process.cmdline()) and process.exe() and time.monotonic() < end:
+        time.sleep(0.001)
+    return command
 
 
 def _living(groups: set[int]) -> set[int]:

@@ -83,6 +83,27 @@ async def test_a_job_survives_its_launcher_and_is_followed_by_the_next(
     assert await next_ends(late, 1) == [Ended(tag=task.tag, exit_code=3)]
 
 
+@pytest.mark.parametrize("known", ["pid, clock was set", "nothing"])
+async def test_a_job_that_is_just_beginning_is_found(
+    generator: BashGenerator,
+    orphan: tuple[LaunchTask, dict[str, Any]],
+    known: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task, handle = orphan
+    times = iter(range(3))
+    cmdline = psutil.Process.cmdline
+
+    def unknown_at_first(process: psutil.Process) -> list[str]:
+        if process.pid == handle["pid"] and next(times, None) is not None:
+            return []
+        return cmdline(process)
+
+    monkeypatch.setattr(psutil.Process, "cmdline", unknown_at_first)
+    assert await generator.adopt(task, handle | {"start": 0.0} if known != "nothing" else None)
+    assert next(times, None) is None
+
+
 async def test_an_adopted_job_that_is_killed_with_its_wrapper_is_lost(
     generator: BashGenerator, orphan: tuple[LaunchTask, dict[str, Any]]
 ) -> None:
