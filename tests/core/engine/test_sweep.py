@@ -16,7 +16,7 @@ from motoko_core.interfaces import RunCondition
 from motoko_core.session import transact
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, set_state
-from tests.driving import Clock, Firings, ids, play, settle
+from tests.driving import Clock, Firings, ids, play, settle, until
 
 
 @pytest.fixture
@@ -213,9 +213,12 @@ async def test_no_match_is_lost_or_doubled_whatever_happens_during_the_sweeps(
                 set_state(workflow, task, "START" if what == "change" else "CREATED")
             else:
                 add(f"action {number}" if what == "add" else "first")
+        engine = workflow._engine
+        assert engine is not None
         await settle()
-        assert workflow._engine is not None
-        for watch in workflow._engine.lookout.watches:
+        await until(lambda: not engine.is_behind)  # the sweeps of those that came last
+        await settle()
+        for watch in engine.lookout.watches:
             assert watch.matching == wanted(watch.manager.study)
         await clock.tick(3)
         for name, seen in fired.items():
