@@ -19,7 +19,8 @@ from ZODB.broken import Broken
 from ZODB.POSException import ConflictError
 
 from motoko_core.errors import MotokoError
-from motoko_core.session import Handed, Session, current_session
+from motoko_core.handed import Handed
+from motoko_core.session import Session, current_session
 from motoko_core.study.database import Database, create_empty
 from motoko_core.study.server import Server
 

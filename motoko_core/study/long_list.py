@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, overload
 from ZODB.utils import u64
 
 from motoko_core.errors import TaskError
-from motoko_core.session import current_session, stale
+from motoko_core.handed import stale
+from motoko_core.session import current_session
 from motoko_core.study.values import prefetch
 
 if TYPE_CHECKING:
