@@ -23,19 +23,15 @@ from typing import Any
 import attrs
 import psutil
 
-from motoko_core.errors import ConfigError, nearest
 from motoko_core.hookspecs import hookimpl
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
+from motoko_plugins.generators._bash_options import BashOptions
+from motoko_plugins.generators._processes import TITLE, is_job, living, signal_group, wrappers
 
 log = logging.getLogger(__name__)
 
 #: Written by the wrapper, in the run directory: see :func:`read_exit_code`.
 EXIT_CODE_FILE = ".motoko-exit-code"
-
-#: $0 of the wrapper; with the tag behind it, a job is recognized in the list of processes.
-TITLE = "motoko-job"
-#: How long a process may be without a command line when it begins.
-_BEGINNING_S = 1.0
 
 # - The traps let the wrapper outlive a signal to the whole group; the script gets the default actions.
 # - The file becomes the wrapper's own standard error: when the script is killed, the shell says so there
@@ -62,71 +58,6 @@ _DEFAULT_SIGNALS = (
     signal.SIGTERM,
 )
 _POLL_S = 0.02
-
-
-def _processors() -> int:
-    with suppress(AttributeError):  # only Linux knows which processors this process may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _positive(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(
-            f"{attribute.name} = {value!r} is not a positive whole number",
-            where="bash_options",
-            hint="Write for example slots=4, or leave it out to use every processor.",
-        )
-
-
-def _boolean(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{attribute.name} = {value!r} is neither true nor false", where="bash_options")
-
-
-@attrs.frozen(kw_only=True)
-class BashOptions:
-    """``bash_options`` of motoko.yaml.
-
-    :param slots: processors' worth of runs side by side; by default as many as this process may use.
-    :param stdout: the jobs write to the launcher's own output instead of files in the run directory.
-    :param stop_on_error: accepted because BlackDynamite has it, without effect: what becomes of a failed
-        run is decided by the error handlers.
-    """
-
-    slots: int = attrs.field(factory=_processors, validator=_positive)
-    stdout: bool = attrs.field(default=False, validator=_boolean)
-    stop_on_error: bool = attrs.field(default=False, validator=_boolean)
-
-    @classmethod
-    def from_strings(cls, strings: Sequence[str]) -> BashOptions:
-        """Make options of the list form: ``slots=4``, ``--slots=4``, ``--slots 4``, ``--stdout``.
-
-        :raises ConfigError: an unknown name (the nearest is suggested), or a value that cannot be.
-        """
-        values: dict[str, Any] = {}
-        for string in strings:
-            name, value = _split(str(string))  # YAML may have made a number or a mapping of it
-            if name not in attrs.fields_dict(cls):
-                hint = nearest(name, attrs.fields_dict(cls))
-                raise ConfigError(f"unknown option {string!r}", where="bash_options", hint=hint)
-            values[name] = _parse(name, value)
-        return cls(**values)
-
-
-def _split(string: str) -> tuple[str, str | None]:
-    """Return name and value of one option; the value is None for a bare flag."""
-    name, *rest = string.strip().lstrip("-").replace("=", " ", 1).split(maxsplit=1) or [""]
-    return name.replace("-", "_"), rest[0].strip() if rest else None
-
-
-def _parse(name: str, value: str | None) -> object:
-    """Return the value as its type, or as it is if it is not of that type, for the validator to refuse."""
-    if name == "slots":
-        return int(value) if value is not None and value.isdecimal() else value
-    if value is None:
-        return True
-    return {"true": True, "false": False}.get(value.lower(), value)
 
 
 def read_exit_code(directory: Path, tag: str) -> int | None:
@@ -281,7 +212,7 @@ class BashGenerator(JobGenerator):
         if code is None:
             # The wrapper was killed. What is left of the job would run beside its next attempt; and the
             # group must be signalled before the wait below sets its number free.
-            _signal_group(job.pid, signal.SIGKILL)
+            signal_group(job.pid, signal.SIGKILL)
         with suppress(ChildProcessError):  # an adopted job is nobody's child here
             pid, status = os.waitpid(job.pid, os.WNOHANG)
             if pid and code is None:
@@ -313,7 +244,7 @@ class BashGenerator(JobGenerator):
             return True
         handle = handle or {}
         pid = handle.get("pid") or self._wrappers.get(task.tag)
-        if pid is not None and _is_job(pid, handle.get("start"), task.tag):
+        if pid is not None and is_job(pid, handle.get("start"), task.tag):
             self._follow(task, pid)
             return True
         code = read_exit_code(task.directory, task.tag)
@@ -325,16 +256,7 @@ class BashGenerator(JobGenerator):
     @cached_property
     def _wrappers(self) -> dict[str, int]:
         """Tag -> pid of the jobs there at the first question; those of earlier launchers all were."""
-        found = {}
-        for process in psutil.process_iter(["pid", "uids"]):
-            uids = process.info["uids"]
-            if uids is None or uids.real != os.getuid():
-                continue
-            with suppress(psutil.Error):
-                command = _command(process)
-                if len(command) > 4 and command[3] == TITLE:
-                    found[command[4]] = process.info["pid"]
-        return found
+        return wrappers()
 
     async def ended(self) -> AsyncIterator[Ended]:
         """Yield the ends, without delay: nothing is polled."""
@@ -353,16 +275,16 @@ class BashGenerator(JobGenerator):
         jobs = [job for tag, job in self._jobs.items() if tag in wanted]
         for job in jobs:
             job.cancelled = True
-        groups = {job.pid for job in jobs if _signal_group(job.pid, signal.SIGTERM)}
+        groups = {job.pid for job in jobs if signal_group(job.pid, signal.SIGTERM)}
         self._start_waiting()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s
         # A group can outlive its wrapper (a program that tidies up after its shell has gone), and no event
         # announces its end, hence the noqa. While it has a member, its number is not given to another.
-        while (groups := _living(groups)) and loop.time() < deadline:  # noqa: ASYNC110
+        while (groups := living(groups)) and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
         for group in groups:
-            _signal_group(group, signal.SIGKILL)
+            signal_group(group, signal.SIGKILL)
 
     async def close(self) -> None:
         """Stop following; the jobs go on, and another generator can adopt them."""
@@ -379,51 +301,6 @@ def _ended(tag: str, code: int | None, *, cancelled: bool = False) -> Ended:
     if code is None:
         return Ended(tag=tag, exit_code=None, reason="LOST")
     return Ended(tag=tag, exit_code=code, reason="SIGNAL" if code < 0 else None)
-
-
-def _is_job(pid: int, start: float | None, tag: str) -> bool:
-    """Whether process ``pid`` is the wrapper of the job ``tag``, and not a later process with its number.
-
-    Start times shift when the system's clock is set, therefore the tag decides if they differ.
-    """
-    try:
-        process = psutil.Process(pid)
-        if start is not None and abs(process.create_time() - start) < 0.1:
-            return True
-        return _command(process)[3:5] == [TITLE, tag]
-    except psutil.Error:
-        return False
-
-
-def _command(process: psutil.Process) -> list[str]:
-    """The command line of a process; if it is just beginning, the system does not know it for a moment.
-
-    :raises psutil.Error: it has ended, or is none of our business.
-    """
-    end = time.monotonic() + _BEGINNING_S
-    # (The program is known by then; a process that is being taken apart, or of the system's own, has none.)
-    while not (command := process.cmdline()) and process.exe() and time.monotonic() < end:
-        time.sleep(0.001)
-    return command
-
-
-def _living(groups: set[int]) -> set[int]:
-    """Return the groups with a member that runs; zombies, which some containers never reap, do not count."""
-    living = set()
-    for pid in psutil.pids() if groups else ():
-        with suppress(OSError, psutil.Error):
-            if (group := os.getpgid(pid)) in groups and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                living.add(group)
-    return living
-
-
-def _signal_group(group: int, signal_number: int) -> bool:
-    """Send a signal to a process group; False if it has no member any more, or not ours."""
-    try:
-        os.killpg(group, signal_number)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
 
 
 def _wait(pid: int, loop: asyncio.AbstractEventLoop, on_end: Any, job: _Job) -> None:
