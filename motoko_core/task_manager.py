@@ -19,6 +19,7 @@ from motoko_core.study.blackdynamite import StudyBase
 from motoko_core.study.constraints import Constraint, parse
 from motoko_core.study.database import StudyDatabase
 from motoko_core.study.long_list import LongList
+from motoko_core.study.points import Points, run_entries
 from motoko_core.study.study_files import FilesOnDisk
 
 if TYPE_CHECKING:
@@ -177,11 +178,11 @@ class TaskManager:
                 f"run_params of {self.study!r} is {run_params!r}, not a mapping of names to values"
             )
         config = self.study_config
-        points = records.Points(_merge(config.job_space, job_params), config.job, study=self.study)
+        points = Points(_merge(config.job_space, job_params), config.job, study=self.study)
         entries = {
             "machine_name": "localhost",
             "nproc": 1,
-            **records.run_entries(_merge(config.run_params, run_params or {}), config.run, study=self.study),
+            **run_entries(_merge(config.run_params, run_params or {}), config.run, study=self.study),
             "workflow": str(self.workflow.configuration.path),
             "run_name": name,
             "event_name": caller,

@@ -15,7 +15,7 @@ from motoko_core.interfaces import Abort, Decision, ErrorHandler, Failure, Ignor
 from motoko_core.selection import describe_failure
 from motoko_core.session import current_session, transact
 from motoko_core.states import CREATED, is_failure
-from motoko_core.study.records import run_entries
+from motoko_core.study.points import run_entries
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
