@@ -209,7 +209,7 @@ class Workflow:
 
     def is_undecided(self, manager: TaskManager, run_id: int, attempt: int) -> bool:
         """Whether the error handlers have still to say what becomes of a run that failed in an attempt."""
-        return self._engine is not None and bool(self._engine.is_undecided(manager, run_id, attempt))
+        return self._engine is not None and bool(self._engine.handlers.is_undecided(manager, run_id, attempt))
 
     # ------------------------------------------------------------------ orchestrator
 
@@ -333,7 +333,7 @@ class Workflow:
             f = self.plugins.error_handler(f, **kwargs)
         if isinstance(f, ErrorHandler):
             if self._engine is not None:
-                self._engine.add_handler(f)
+                self._engine.handlers.add(f)
             else:
                 self._handlers.append(f)
             return

@@ -5,24 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from ZEO.Exceptions import ClientDisconnected
-
-from motoko_core.engine import failures
 from motoko_core.engine.actions import accepted_arguments, first_parameter
 from motoko_core.engine.blame import blaming, is_about_failed_runs
 from motoko_core.engine.fire import Firings
 from motoko_core.engine.firing import EngineSession, call
+from motoko_core.engine.handlers import Handlers
 from motoko_core.engine.look import Lookout
 from motoko_core.engine.servers import Servers
 from motoko_core.engine.stall import StallDetector
 from motoko_core.engine.work import Work
 from motoko_core.errors import WorkflowAborted
 from motoko_core.interfaces import ErrorHandler
-from motoko_core.states import FAILURES, is_active, is_failure
+from motoko_core.states import is_active
 from motoko_core.study.changes import Batch, Changes
 from motoko_core.study.feed import ChangeFeed, feed_of, fill_indexes
 
@@ -37,8 +35,6 @@ logger = logging.getLogger("motoko")
 _GRACE_S = 10.0
 #: All runs are compared with the database once in so many seconds.
 _RESCAN_S = 3600.0
-
-_Question = tuple[Sequence[ErrorHandler], "TaskManager", Sequence[int], MutableMapping[int, int]]
 
 
 class Engine:
@@ -61,7 +57,6 @@ class Engine:
     ) -> None:
         self.workflow = workflow
         self.params = params
-        self.handlers = list(handlers)
         self.journal = journal
         self.clock = clock
         self.poll_interval = workflow.configuration.poll_interval
@@ -77,15 +72,13 @@ class Engine:
         self.servers = Servers((), ())
         self._feeds: dict[TaskManager, ChangeFeed] = {}
         self._changes: dict[TaskManager, Changes] = {}
-        #: Runs that say that they failed, and of which the launcher is to say why.
-        self._unsettled: dict[TaskManager, set[int]] = {m: set() for m in workflow.task_managers.values()}
-        #: Runs that somebody wanted to know about before the latest changes were taken in.
-        self._asked_early: dict[TaskManager, set[int]] = {m: set() for m in workflow.task_managers.values()}
-        #: What handlers could not be asked because a server fell silent: arguments of :meth:`_ask`.
-        self._to_ask: list[_Question] = []
-        #: Failed runs about which every handler has had its say, and in which attempt they had failed (0: it
-        #: does not matter).
-        self._for_good: dict[TaskManager, dict[int, int]] = {m: {} for m in workflow.task_managers.values()}
+        self.handlers = Handlers(
+            workflow,
+            handlers,
+            fail=self.fail,
+            wake=lambda manager, run_ids: self._feeds[manager].wake(run_ids),
+            is_behind=lambda manager: bool(self._changes[manager]),
+        )
         self._next_rescan = self.clock() + _RESCAN_S
 
     # ------------------------------------------------------------------ running
@@ -108,7 +101,7 @@ class Engine:
             for feed in self._feeds.values():
                 await feed.current()
             await self.servers.ready()
-            self._ask_about_earlier_failures(self.handlers)
+            self.handlers.begin()
             self._main_task = self.work.spawn(lambda: self._main(main))
             try:
                 while not self._is_over():
@@ -134,7 +127,7 @@ class Engine:
             if tick:
                 next_tick = now + self.poll_interval
                 self._now_and_then(now)
-            self._ask_again()
+            self.handlers.ask_again()
             self._hear()
             self._look(now, tick=tick, only_error_handlers=only_error_handlers)
             if is_over():
@@ -216,37 +209,15 @@ class Engine:
             self.lookout.note_everything(manager.study)
         self.lookout.note(manager.study, (change.run_id for change in batch))
         self._note()
-        failed = self._failed(manager, batch)
-        if failed:
-            self._ask(self.handlers, manager, failed, self._for_good[manager])
-        early, self._asked_early[manager] = self._asked_early[manager], set()
-        self._feeds[manager].wake(early.union(failed))
+        self.handlers.take_in(manager, batch)
         if batch.changes:
             self.workflow.plugins.observe(
                 "motoko_runs_changed", workflow=self.workflow, task_manager=manager, changes=batch.changes
             )
 
-    def _failed(self, manager: TaskManager, batch: Batch) -> list[int]:
-        """Runs whose failure is to be decided about now: when the launcher has written the reason."""
-        index, unsettled = manager.database.index, self._unsettled[manager]
-        failed = {change.run_id for change in batch if is_failure(change.after)}
-        for change in batch:
-            unsettled.discard(change.run_id)
-            if change.run_id not in failed:
-                self._for_good[manager].pop(change.run_id, None)
-        if batch.rescan:
-            failed |= index.candidates(states=FAILURES)
-        unsettled |= {run_id for run_id in failed if manager.is_settling(index.rows.get(run_id, {}))}
-        return sorted(failed - unsettled)
-
     def _now_and_then(self, now: float) -> None:
         """What does not depend on announcements: they are hints, and a launcher can die."""
-        for manager, unsettled in self._unsettled.items():
-            if unsettled and not self.workflow.has_launcher():
-                failed = sorted(unsettled)
-                unsettled.clear()
-                self._ask(self.handlers, manager, failed, self._for_good[manager])
-                self._feeds[manager].wake(failed)
+        self.handlers.now_and_then()
         if now >= self._next_rescan:
             self._next_rescan = now + _RESCAN_S
             for feed in self._feeds.values():
@@ -278,7 +249,7 @@ class Engine:
     def is_behind(self) -> bool:
         """Whether something has happened that was not looked at yet."""
         feeds = self._feeds.values()
-        if self.lookout.is_behind or self._to_ask:
+        if self.lookout.is_behind or self.handlers.have_more_to_say:
             return True
         return any(self._changes.values()) or any(f.is_behind for f in feeds)
 
@@ -318,63 +289,14 @@ class Engine:
         arguments = accepted_arguments(main, self.params)
         arguments.pop(first_parameter(main) or "", None)
         before = {task: dict(actions) for task, actions in workflow.actions.items()}
-        handlers = list(self.handlers)
+        handlers = list(self.handlers.in_order)
 
         async def work(_: EngineSession) -> None:
             # After a conflict `main` runs again from its top, and registers everything again.
             workflow.actions.clear()
             workflow.actions.update({task: dict(actions) for task, actions in before.items()})
-            self.handlers[:] = handlers
+            self.handlers.in_order[:] = handlers
             await call(main, workflow, **arguments)
 
         with blaming("main", workflow.configuration.directory, main):
             await self.work.in_session("main", EngineSession, work)
-
-    # ------------------------------------------------------------------ error handlers
-
-    def is_undecided(self, manager: TaskManager, run_id: int, attempt: int) -> bool:
-        """Whether handlers have still to be asked about a failed run; who asks is woken afterwards."""
-        if not self.handlers:
-            return False
-        if self._changes[manager]:
-            self._asked_early[manager].add(run_id)
-            return True
-        return self._for_good[manager].get(run_id, -1) not in (0, attempt)
-
-    def _ask_again(self) -> None:
-        questions, self._to_ask = self._to_ask, []
-        for handlers, manager, run_ids, decided in questions:
-            self._ask(handlers, manager, run_ids, decided)
-            self._feeds[manager].wake(run_ids)
-
-    def add_handler(self, handler: ErrorHandler) -> None:
-        """Ask one more handler, after the others, also about what has failed before."""
-        self.handlers.append(handler)
-        self._ask_about_earlier_failures([handler])
-
-    def _ask_about_earlier_failures(self, handlers: Sequence[ErrorHandler]) -> None:
-        for manager in self.workflow.task_managers.values():
-            failed = manager.database.index.candidates(states=FAILURES)
-            if failed:
-                self._ask(handlers, manager, sorted(failed), {})
-
-    def _ask(
-        self,
-        handlers: Sequence[ErrorHandler],
-        manager: TaskManager,
-        run_ids: Sequence[int],
-        decided: MutableMapping[int, int],
-    ) -> None:
-        """:param decided: run id -> the attempt whose failure these handlers know already."""
-        if handlers:
-            functions = [handler.decide for handler in handlers]
-            try:
-                with blaming("an error handler", self.workflow.configuration.directory, *functions):
-                    failures.handle(manager, run_ids, handlers, decided)
-            except ClientDisconnected:
-                self._to_ask.append((handlers, manager, run_ids, decided))
-                return
-            except (Exception, SystemExit) as error:  # noqa: BLE001  raised by run(), after everything stopped
-                self.fail(error)
-        known = self._for_good[manager]
-        known.update({run_id: decided.get(run_id, known.get(run_id, 0)) for run_id in run_ids})

@@ -87,7 +87,7 @@ async def test_main_is_called_again_without_doubled_actions_and_handlers(
         await settle()
         assert fired.take() == [ids([second])]
         assert [len(actions) for actions in workflow.actions.values()] == [1, 1]
-        assert len(workflow._engine.handlers) == 1
+        assert len(workflow._engine.handlers.in_order) == 1
         workflow.finished = True
 
     await orchestrate(workflow, main)
