@@ -80,6 +80,8 @@ class Pulse:
         while self._database.is_connected and not self.is_fresh:
             if self._asking is None or self._asking.get_loop() is not asyncio.get_running_loop():
                 self._asking = in_thread(self._ask)
+                # Who waits for it may be cancelled: then nobody comes to see how it ended.
+                self._asking.add_done_callback(lambda future: future.cancelled() or future.exception())
             asking = self._asking
             done, _ = await asyncio.wait({asking}, timeout=_SLOW_S)
             if not done:
