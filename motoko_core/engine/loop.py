@@ -113,6 +113,8 @@ class Engine:
                     await self._loop(self._error_handlers_were_heard, only_error_handlers=True)
             finally:
                 await self.work.cancel(self.work.tasks)
+        if self.error is None or self._is_clean_exit():
+            self.servers.release()
         if self.error is not None:
             raise self.error
 

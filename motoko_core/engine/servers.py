@@ -28,6 +28,11 @@ class Servers:
         for database in self._databases:
             database.pulse.is_awaited = True
 
+    def release(self) -> None:
+        """What comes now is done once: it waits for a silent server, however long."""
+        for database in self._databases:
+            database.pulse.is_awaited = False
+
     @property
     def are_ready(self) -> bool:
         """Whether all have answered just now, and no thread holds an index while it reads."""

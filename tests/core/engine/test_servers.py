@@ -207,3 +207,21 @@ async def test_work_that_a_paused_server_holds_up_is_undone_and_repeated(
     assert [job.x for _, job in own.mult.select("jobs.x > 50")] == [103.0]
     assert [run.entries.get("note") for run, _ in own.mult.select("runs.id = 1")] == ["seen"]
     assert not [r for r in caplog.records if r.name.startswith("motoko") and r.exc_info]
+
+
+async def test_what_comes_after_the_workflow_waits_for_a_paused_server(
+    own: Workflow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.2)
+
+    def main(workflow: Workflow) -> None:
+        workflow.finished = True
+
+    await orchestrate(own, main)
+    own.run_name = "w"
+    database = own.add.database
+    with paused(runzeo(database)):
+        looking = asyncio.ensure_future(asyncio.to_thread(database.db.storage.catch_up))
+        await until(lambda: looking.done() or "does not answer" in caplog.text)
+        assert not looking.done()
+    await looking
