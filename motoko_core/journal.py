@@ -15,12 +15,11 @@ import os
 import pickle
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import ZEO
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import ConflictError, UndoError
@@ -29,8 +28,6 @@ from motoko_core.errors import StudyError
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
-
-    from motoko_core.study.probe import Address
 
 logger = logging.getLogger("motoko")
 
@@ -93,13 +90,12 @@ class Journal:
     """The journal files of one workflow.
 
     :param directory: where they are kept, ``.wf``.
-    :param reach: the databases' names -> functions that say where their servers listen, having started
-        them if necessary.
+    :param connect: the databases' names -> functions that make another client of their servers.
     """
 
-    def __init__(self, directory: Path, reach: Mapping[str, Callable[[], Address]]) -> None:
+    def __init__(self, directory: Path, connect: Mapping[str, Callable[[], Any]]) -> None:
         self.directory = directory
-        self._reach = reach
+        self._connect = connect
         #: What became of the transactions that were recovered, by identity.
         self._happened: dict[str, bool] = {}
 
@@ -135,14 +131,14 @@ class Journal:
             except (EOFError, pickle.UnpicklingError):
                 path.unlink()  # killed while writing it: nothing had been finished
                 continue
-            unknown = sorted(parts.keys() - self._reach.keys())
+            unknown = sorted(parts.keys() - self._connect.keys())
             if unknown:
                 raise StudyError(
                     f"a transaction was cut short, and {', '.join(unknown)} is not in the workflow any more",
                     where=str(path),
                     hint="Put it back into motoko.yaml and start again; or remove this file.",
                 )
-            undo_ids = {name: _undo_id(self._reach[name](), identity) for name in parts}
+            undo_ids = {name: _undo_id(self._connect[name], identity) for name in parts}
             missing = [name for name, undo_id in undo_ids.items() if undo_id is None]
             happened = not missing
             if missing and len(missing) < len(parts):
@@ -163,13 +159,13 @@ class Journal:
         written: dict[str, Any] = {name: undo_id for name, undo_id in undo_ids.items() if undo_id is not None}
         try:
             for name in parts.keys() - written.keys():
-                _write(self._reach[name](), identity, parts[name])
+                _write(self._connect[name], identity, parts[name])
                 logger.warning("completed a transaction that was cut short, in %s", name)
-                written[name] = _undo_id(self._reach[name](), identity)
+                written[name] = _undo_id(self._connect[name], identity)
         except ConflictError as error:
             try:
                 for name, undo_id in written.items():
-                    _take_back(self._reach[name](), undo_id)
+                    _take_back(self._connect[name], undo_id)
                     logger.warning("took back a transaction that was cut short, in %s", name)
             except (ConflictError, UndoError) as second:
                 raise StudyError(
@@ -244,18 +240,9 @@ def _read(path: Path) -> tuple[str, dict[str, list[Record]]]:
         return identity, {name: list(iter(lambda: pickle.load(file), None)) for name in names}
 
 
-@contextmanager
-def _storage(address: Address) -> Iterator[Any]:
-    storage = ZEO.client(address, wait_timeout=15)
-    try:
-        yield storage
-    finally:
-        storage.close()
-
-
-def _undo_id(address: Address, identity: str) -> Any:
+def _undo_id(connect: Callable[[], Any], identity: str) -> Any:
     """What the transaction is known by in a database for taking it back; None if it is not there."""
-    with _storage(address) as storage:
+    with closing(connect()) as storage:
         await_earlier_commits(storage)
         found = storage.undoInfo(0, -1, {"description": f"motoko {identity}".encode()})
         return found[0]["id"] if found else None
@@ -274,12 +261,12 @@ def _transaction(storage: Any, description: str) -> Iterator[Any]:
         raise
 
 
-def _write(address: Address, identity: str, records: Iterable[Record]) -> None:
-    with _storage(address) as storage, _transaction(storage, f"motoko {identity}") as txn:
+def _write(connect: Callable[[], Any], identity: str, records: Iterable[Record]) -> None:
+    with closing(connect()) as storage, _transaction(storage, f"motoko {identity}") as txn:
         for oid, serial, data in records:
             storage.store(oid, serial, data, "", txn)
 
 
-def _take_back(address: Address, undo_id: Any) -> None:
-    with _storage(address) as storage, _transaction(storage, "motoko: taken back") as txn:
+def _take_back(connect: Callable[[], Any], undo_id: Any) -> None:
+    with closing(connect()) as storage, _transaction(storage, "motoko: taken back") as txn:
         storage.undo(undo_id, txn)

@@ -378,7 +378,7 @@ class Workflow:
         main = self.get_orchestrator_function()
         handlers = [self._configured_handler(name, s) for name, s in self.configuration.error_handlers]
         databases = [*(manager.database for manager in self.task_managers.values()), self.vars.database]
-        journal = Journal(lifecycle.state_directory(self), {d.key: d.reach for d in databases})
+        journal = Journal(lifecycle.state_directory(self), {d.key: d.connect for d in databases})
         if journal.recover():
             for database in databases:
                 database.ping()  # then it has heard of all that was mended, not only of a part

@@ -22,7 +22,7 @@ from motoko_core.study.client import StudyClient, StudyDB
 from motoko_core.study.constraints import Names
 from motoko_core.study.index import RunIndex
 from motoko_core.study.layout import MOTOKO_SCHEMA, find_schema
-from motoko_core.study.probe import Address
+from motoko_core.study.probe import UP, state_of
 from motoko_core.study.pulse import Pulse
 from motoko_core.study.server import Server, study_server
 from motoko_core.study.starting import start_servers
@@ -66,19 +66,12 @@ class Database:
         """
         with self._lock:
             if self._db is None:
-                self._db = self._connect()
+                self._db = self._make_db()
             return self._db
 
-    def _connect(self) -> ZODB.DB:
-        start_servers([self.server])
+    def _make_db(self) -> ZODB.DB:
         try:
-            storage = StudyClient(
-                self.server,
-                self.pulse,
-                wait_timeout=_CONNECT_TIMEOUT_S,
-                cache_size=_CLIENT_CACHE_BYTES,
-                server_sync=False,
-            )
+            storage = self.connect(cache_size=_CLIENT_CACHE_BYTES, server_sync=False)
         except ClientDisconnected as error:
             raise StudyError(
                 f"the server of {self.server.title} at {self.server.address} does not answer",
@@ -102,10 +95,18 @@ class Database:
         """Tells the databases of a workflow apart, wherever its directory is."""
         return self.server.title
 
-    def reach(self) -> Address:
-        """Where the server listens; it is started if it is down, and may be started here."""
-        start_servers([self.server])
-        return self.server.address
+    def connect(self, **options: Any) -> StudyClient:
+        """Another client of the server, which is started if it is down, and may be started here.
+
+        :raises StudyError: it cannot be reached.
+        :raises ~ZEO.Exceptions.ClientDisconnected: it does not answer.
+        """
+        if not (self.is_connected and self.pulse.is_awaited):
+            start_servers([self.server])
+        elif state_of(self.server.address) != UP:  # who waits for it comes again
+            self.pulse.lost()
+            raise ClientDisconnected(f"{self.server.title} does not answer")
+        return StudyClient(self.server, self.pulse, wait_timeout=_CONNECT_TIMEOUT_S, **options)
 
     @property
     def is_connected(self) -> bool:

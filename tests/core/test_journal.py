@@ -15,8 +15,10 @@ from ZODB.mvccadapter import MVCCAdapterInstance
 
 from motoko_core.journal import Journal
 from motoko_core.session import transact
+from motoko_core.study import patience
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, orchestrate
+from tests.processes import runzeo
 
 # Kills itself when the n-th of three databases is about to finish.
 CHILD = """
@@ -52,9 +54,9 @@ with use(session):
 """
 
 
-def addresses(workflow: Workflow) -> dict[str, Any]:
+def clients(workflow: Workflow) -> dict[str, Any]:
     databases = [*(m.database for m in workflow.task_managers.values()), workflow.vars.database]
-    return {d.key: d.reach for d in databases}
+    return {d.key: d.connect for d in databases}
 
 
 def outcome(workflow: Workflow, reference: str) -> tuple[str, int, bool]:
@@ -78,7 +80,7 @@ def test_a_commit_that_was_killed_is_completed_or_never_happened(workflow: Workf
         text=True,
     )
     assert child.returncode == -9, child.stderr
-    journal = Journal(Path(workflow.directory) / ".wf", addresses(workflow))
+    journal = Journal(Path(workflow.directory) / ".wf", clients(workflow))
     assert len(list(journal.directory.glob("*.journal"))) == 1
     assert journal.recover() == (0 if fatal == 1 else 1)
     assert not list(journal.directory.glob("*.journal"))
@@ -100,7 +102,7 @@ def test_a_commit_that_ends_well_leaves_no_journal(workflow: Workflow) -> None:
 def test_a_journal_that_was_not_written_to_its_end_is_dropped(workflow: Workflow) -> None:
     path = Path(workflow.directory) / ".wf" / "commit-half.journal"
     path.write_bytes(b"\x80\x04\x95")
-    assert Journal(path.parent, addresses(workflow)).recover() == 0
+    assert Journal(path.parent, clients(workflow)).recover() == 0
     assert not path.exists()
 
 
@@ -113,7 +115,7 @@ def test_what_cannot_be_completed_is_taken_back(workflow: Workflow) -> None:
     assert child.returncode == -9
     # Each study was in the transaction; a task in both makes the one that lacks it move on.
     others = [create_tasks(workflow, study, x=99.0)[0] for study in ("mult", "add")]
-    journal = Journal(Path(workflow.directory) / ".wf", addresses(workflow))
+    journal = Journal(Path(workflow.directory) / ".wf", clients(workflow))
     assert journal.recover() == 1
     assert not list(journal.directory.glob("*.journal"))
     state, adds, seen = outcome(workflow, reference)
@@ -151,3 +153,35 @@ def test_a_server_that_dies_between_two_finishes_tears_nothing(
     assert outcome(workflow, reference)[:2] == ("FORWARDED", 1)
     assert not list((Path(workflow.directory) / ".wf").glob("*.journal"))
     assert fired == [1]
+
+
+@pytest.mark.parametrize("moment", ["before it connects", "when it has connected"])
+def test_mending_does_not_wait_for_a_paused_server_in_the_event_loop(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    (reference,) = create_tasks(workflow, x=1.0)
+    arguments = [workflow.config_path, str(workflow.run_name), "2", reference]
+    subprocess.run([sys.executable, "-c", CHILD, *arguments], check=False)
+    journal = Journal(Path(workflow.directory) / ".wf", clients(workflow))
+    databases = [*(m.database for m in workflow.task_managers.values()), workflow.vars.database]
+    for database in databases:
+        database.db  # noqa: B018  connect
+        monkeypatch.setattr(database.pulse, "is_awaited", True)
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.2)
+    process = runzeo(workflow.add.database)
+    connect = journal._connect[workflow.add.database.key]
+
+    def pausing() -> Any:
+        client = connect() if moment == "when it has connected" else None
+        process.suspend()
+        return client or connect()
+
+    monkeypatch.setattr(journal, "_connect", {**journal._connect, workflow.add.database.key: pausing})
+    try:
+        with pytest.raises(ClientDisconnected):
+            journal.recover()
+    finally:
+        process.resume()
+    monkeypatch.undo()
+    assert journal.recover() == 1
+    assert outcome(workflow, reference) == ("FORWARDED", 1, True)

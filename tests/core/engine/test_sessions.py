@@ -148,7 +148,7 @@ async def test_a_half_committed_transaction_is_completed_before_main(
     from motoko_core.journal import Journal
 
     asked: list[int] = []
-    monkeypatch.setattr(Journal, "recover", lambda self: asked.append(len(self._reach)))
+    monkeypatch.setattr(Journal, "recover", lambda self: asked.append(len(self._connect)))
 
     def main(workflow: Workflow) -> None:
         assert asked == [3]

@@ -6,7 +6,6 @@ import asyncio
 import gc
 from typing import Any
 
-from motoko_core.study import threads
 from motoko_core.study.database import Database
 from motoko_core.study.server import Server
 from motoko_core.study.starting import start_servers
@@ -24,9 +23,9 @@ async def test_question_that_nobody_waits_for_any_more_ends_without_a_traceback(
     process.suspend()
     try:
         waiting = asyncio.ensure_future(database.pulse.answered())
-        while not threads.under_way:
-            await asyncio.sleep(0)
-        (asking,) = threads.under_way
+        await asyncio.sleep(0)
+        asking = database.pulse._asking
+        assert asking is not None
         waiting.cancel()
         database.hang_up()
         await asyncio.wait({asking}, timeout=TIMEOUT_S)
