@@ -8,6 +8,7 @@ asked for a sign of life: what it has not taken yet does not pile up in memory.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections import deque
@@ -74,6 +75,8 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
     def __init__(self, address: Any, **options: Any) -> None:
         #: Answers of a hundred new object ids each, in the order in which they come.
         self._ordered: deque[Any] = deque()
+        self._newest = b""
+        self._stock = threading.Lock()
         super().__init__(address, _client_factory=PatientThread, **options)
 
     def notify_connected(self, conn: Any, info: Any) -> None:
@@ -84,23 +87,34 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
     def notify_disconnected(self) -> None:
         # A server that was started again meanwhile gives the object ids that are in stock to others, too, and
         # then two objects would have one id.
-        self._ordered = deque()
-        self._oids.clear()
+        with self._stock:
+            self._ordered = deque()
+            self._oids.clear()
         super().notify_disconnected()
 
     def new_oid(self) -> bytes:
         """An id that no object has, out of a stock."""
         # The server answers when it has taken what it was sent before. ZEO asks when the stock is gone, and
         # then stands still for a third of a commit.
-        while not self._oids:
-            ordered = self._ordered
-            while len(ordered) < _ORDERS:
-                answer = self._server.call("new_oids", wait=False)
-                answer.add_done_callback(lambda future: future.exception())  # nobody may come to ask
-                ordered.append(answer)
-            self._oids[:0] = reversed(self._server.result_of(ordered.popleft()))
-        oid: bytes = self._oids.pop()
-        return oid
+        while True:
+            with self._stock:
+                while self._oids:
+                    oid: bytes = self._oids.pop()
+                    # A server that was started again also gives those to us that our transactions have used
+                    # and not committed yet.
+                    if oid > self._newest:
+                        self._newest = oid
+                        return oid
+                ordered = self._ordered
+                while len(ordered) < _ORDERS:
+                    answer = self._server.call("new_oids", wait=False)
+                    answer.add_done_callback(lambda future: future.exception())  # nobody may come to ask
+                    ordered.append(answer)
+                answer = ordered.popleft()
+            oids = self._server.result_of(answer)
+            with self._stock:
+                if ordered is self._ordered:  # else the connection was lost since
+                    self._oids[:0] = reversed(oids)
 
     def catch_up(self) -> None:
         """Hear of everything that was committed before this call."""

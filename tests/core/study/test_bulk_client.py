@@ -27,6 +27,11 @@ from tests.processes import kill_server, runzeo
 from tests.proxy import BEFORE_THE_ANSWER, BEFORE_THE_SERVER, ON_THE_WAY, Proxy
 
 CUTS = pytest.mark.parametrize("place", [BEFORE_THE_SERVER, BEFORE_THE_ANSWER])
+ONE_STUDY = """\
+task_managers:
+  mult:
+orchestrator: orchestrator.main
+"""
 
 
 def xs(workflow: Workflow) -> list[float]:
@@ -212,3 +217,23 @@ def test_no_id_is_given_twice_when_the_server_was_started_again(
         assert wait_until(client.is_connected, timeout_s=30)
     ids = [client.new_oid() for _ in range(600) for client in (mine, others)]
     assert len(set(ids)) == len(ids)
+
+
+def test_transaction_goes_on_creating_when_the_server_was_started_again(
+    make_workflow: Callable[..., Workflow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("motoko_core.study.records.PORTION", 20)  # so that they leave the memory
+    workflow = make_workflow(studies=("mult",), yaml=ONE_STUDY)
+    workflow.create(validated=True)
+    workflow.run_name = "one"
+    database = workflow.mult.database
+    workflow.mult.createTask(x=[float(x) for x in range(200)])
+    client = database.db.storage
+    stop_servers([database.server])
+    assert wait_until(lambda: not client.is_connected(), timeout_s=30)
+    start_servers([database.server])
+    assert wait_until(client.is_connected, timeout_s=30)
+    workflow.mult.createTask(x=200.0)
+    transaction.commit()
+    database.close()
+    assert xs(workflow) == list(range(201))
