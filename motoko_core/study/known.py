@@ -15,7 +15,7 @@ from BlackDynamite.run_zeo import RunZEO
 
 from motoko_core.study import blackdynamite as bd
 from motoko_core.study.rows import Unknown
-from motoko_core.study.values import prefetch
+from motoko_core.study.values import is_value, prefetch
 
 if TYPE_CHECKING:
     from motoko_core.config import StudyConfig
@@ -34,7 +34,10 @@ class AnsweredNames:
 
 
 def _unhidden(names: Mapping[str, Any], kind: type) -> frozenset[str]:
-    return frozenset(name for name in names if not hasattr(kind, name))
+    # (`job.key_x` is the entry x to BlackDynamite.)
+    return frozenset(
+        name for name in names if is_value(name) and not name.startswith("key_") and not hasattr(kind, name)
+    )
 
 
 class Portion:
@@ -65,7 +68,7 @@ class Portion:
             if get is not None and name in names and self._connection.view == self._view:
                 try:
                     return get(name)
-                except Unknown:
+                except (Unknown, KeyError):
                     pass
             self._read()
             raise KeyError(name)

@@ -125,7 +125,7 @@ class Query:
                 pair = None if run_id in unsure else self._pair_in_index(run_id)
                 if pair is not None:
                     job_id = index.rows.value(run_id, "job_id")
-                    found[run_id] = pair, index.rows.getter(run_id), index.jobs.getter(job_id)
+                    found[run_id] = pair, index.rows.entry_getter(run_id), index.jobs.entry_getter(job_id)
         return found
 
     def matches(self, run_id: int) -> bool:

@@ -27,6 +27,7 @@ _FIRST = 2
 #: Names of entries such as run_path hold another string in each row; nobody gains by looking for it.
 _SHARED_STRINGS = 250
 
+Values = Iterable[tuple[str, Any]]
 Positions = dict[str, int]
 Stored = tuple[Any, ...]
 #: Stands in a row for a value that is no scalar; bytes are none themselves.
@@ -89,6 +90,8 @@ class Rows(Mapping[int, Row]):
         self._strings: dict[str, dict[str, str]] = {}
         #: No id that was ever in the table is lower, or higher.
         self.lowest, self.highest = 1, 0
+        #: Names that any row had as an attribute.
+        self._attributes: set[str] = set()
 
     def __getitem__(self, key: int) -> Row:
         return self._row(self._stored[key])
@@ -105,12 +108,15 @@ class Rows(Mapping[int, Row]):
     def __contains__(self, key: object) -> bool:
         return key in self._stored
 
-    def pack(self, oid: bytes | None, values: Iterable[tuple[str, Any]]) -> Stored:
-        """Make a row to be stored; of two values with one name, the later one counts.
+    def pack(self, oid: bytes | None, entries: Values, attributes: Values = ()) -> Stored:
+        """Make a row to be stored; of two values with one name, the later one counts, and the entry.
 
         :param oid: of the run or job in the database; None if it must be looked up.
         """
-        row = {name: self._compact(name, value) for name, value in values}
+        row = {name: self._compact(name, value) for name, value in attributes}
+        self._attributes.update(row)
+        for name, value in entries:
+            row[name] = self._compact(name, value)
         names = tuple(row)
         shape = self._shape_of.get(names)
         if shape is None:
@@ -179,6 +185,21 @@ class Rows(Mapping[int, Row]):
             return value
 
         return get
+
+    def entry_getter(self, key: int) -> Callable[[str], Any]:
+        """Look up the entries of a row alone.
+
+        :raises Unknown: also for a name that some object has as an attribute, which hides an entry, differs
+            with the case of the name, and is not found as an item.
+        """
+        get, attributes = self.getter(key), self._attributes
+
+        def get_entry(name: str) -> Any:
+            if name in attributes:
+                raise Unknown(name)
+            return get(name)
+
+        return get_entry
 
     def differing(self, other: Rows) -> set[int]:
         """Ids of the rows that only one of two tables has, or that differ."""

@@ -14,7 +14,7 @@ from motoko_core.study.layout import trees_of
 from motoko_core.study.record_file import JOB, RUN, RecordFile, Reference, Unexpected
 from motoko_core.study.rows import Rows, Stored
 from motoko_core.study.tree_keys import TreeKeys
-from motoko_core.study.values import is_value, prefetch, values_of
+from motoko_core.study.values import attributes_of, is_value, prefetch
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -158,7 +158,7 @@ class RunTable:
         owner = self._run_of if usual is RunZEO else self._job_of
         owner.update([(object_id, key) for object_id in _parts(obj)])
         # An object of the usual class can be had from a connection without reading the tree.
-        return rows.pack(obj._p_oid if type(obj) is usual else None, values_of(obj))
+        return rows.pack(obj._p_oid if type(obj) is usual else None, obj.entries.items(), attributes_of(obj))
 
     def _load_jobs_of(self, runs: Mapping[int, Stored | None], jobs: Any) -> dict[int, Stored | None]:
         """Read those jobs of some runs that are not in the table."""
@@ -223,7 +223,8 @@ class _FileReader:
         if not isinstance(state, dict):
             raise Unexpected(f"a record with the state {state!r}")
         owner[place.oid] = key
-        values = [(name.lower(), value) for name, value in state.items() if is_value(name)]
+        attributes = [(name.lower(), value) for name, value in state.items() if is_value(name)]
+        values: list[tuple[str, Any]] = []
         entries = state.get("entries")
         if type(entries) is Reference:
             owner[entries.oid] = key
@@ -233,7 +234,7 @@ class _FileReader:
                 values += zip(names, of_names, strict=True)
         else:
             values += dict(entries or {}).items()
-        return rows.pack(p64(place.oid) if kind == usual else None, values)
+        return rows.pack(p64(place.oid) if kind == usual else None, values, attributes)
 
 
 def _parts(obj: Any) -> Iterator[int]:

@@ -16,12 +16,15 @@ def is_value(name: str) -> bool:
     return name not in _OWN_ATTRIBUTES and not name.startswith("_")
 
 
+def attributes_of(obj: Any) -> Iterator[tuple[str, Any]]:
+    """What scripts have set on a run or a job that is no entry of it, as (name in lower case, value)."""
+    obj._p_activate()  # reading __dict__ does not load a ghost
+    return ((name.lower(), value) for name, value in obj.__dict__.items() if is_value(name))
+
+
 def values_of(obj: Any) -> Iterator[tuple[str, Any]]:
     """All values of a run or a job, as (name in lower case, value); an entry comes after its namesake."""
-    obj._p_activate()  # reading __dict__ does not load a ghost
-    for name, value in obj.__dict__.items():
-        if is_value(name):
-            yield name.lower(), value
+    yield from attributes_of(obj)
     yield from obj.entries.items()
 
 

@@ -39,6 +39,8 @@ def test_values_are_known_without_reading(workflow: Workflow, references: list[s
         assert [(run.state, run["run_name"]) for run, _ in tasks] == [("CREATED", workflow.run_name)] * 3
         assert [(job.x, job["x"]) for _, job in tasks] == [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0)]
         assert not any(is_read(handed) for task in tasks for handed in task)
+        assert not hasattr(tasks[0][1], "n")
+        assert all(is_read(job) for _, job in tasks)
 
 
 def test_what_is_not_known_is_read_together(workflow: Workflow, references: list[str]) -> None:
@@ -140,6 +142,34 @@ def test_script_may_copy_what_it_selects(workflow: Workflow, references: list[st
 
 def test_names_that_an_object_hides_are_not_answered(workflow: Workflow) -> None:
     config = workflow.mult.study_config
-    names = AnsweredNames(attrs.evolve(config, job={"items": float, "x": float}))
+    hidden = {"items": float, "types": str, "optional": bool, "key_x": float}
+    names = AnsweredNames(attrs.evolve(config, job={**hidden, "x": float}))
     assert names.jobs == {"id", "x"}
     assert {"id", "state", "run_name"} <= names.runs
+
+
+@pytest.mark.parametrize("is_filled", [False, True])
+@pytest.mark.parametrize("name", ["n", "N"])
+def test_attributes_are_not_taken_for_entries(workflow: Workflow, name: str, is_filled: bool) -> None:
+    first_x = 700.0 + 10 * is_filled + (name == "N")  # jobs that no other test has
+    create_tasks(workflow, x=[first_x, first_x + 100, first_x + 200])
+
+    def change() -> None:
+        (run, one), (_, two), _ = list(workflow.mult.select())
+        setattr(one, name, 5)
+        one.entries["n"] = 7
+        setattr(two, name, 5)
+        run.run_path = "here"
+
+    transact("a script", change)
+    if is_filled:  # the index, with what is there already
+        workflow.mult.database.close()
+    expected = 5 if name == "n" else None
+    with use(Session("it")):
+        (run, one), (_, two), (_, three) = workflow.mult.select()
+        assert (one.n, one["n"]) == (expected or 7, 7)
+        assert getattr(two, "n", None) == expected
+        assert run.run_path == "here"
+        for lacking in (lambda: two["n"], lambda: three["n"], lambda: run["run_path"]):
+            with pytest.raises(KeyError):
+                lacking()
