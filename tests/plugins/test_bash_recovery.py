@@ -87,6 +87,7 @@ async def test_a_job_survives_its_launcher_and_is_followed_by_the_next(
 async def test_a_job_that_is_just_beginning_is_found(
     generator: BashGenerator,
     orphan: tuple[LaunchTask, dict[str, Any]],
+    fifo: Path,
     known: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -102,6 +103,8 @@ async def test_a_job_that_is_just_beginning_is_found(
     monkeypatch.setattr(psutil.Process, "cmdline", unknown_at_first)
     assert await generator.adopt(task, handle | {"start": 0.0} if known != "nothing" else None)
     assert next(times, None) is None
+    await release(fifo)
+    assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=3)]
 
 
 async def test_an_adopted_job_that_is_killed_with_its_wrapper_is_lost(
