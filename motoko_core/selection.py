@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from motoko_core.task_manager import TaskManager
 
+#: How many failed tasks are described one by one.
+_DESCRIBED = 10
+
 Task: TypeAlias = tuple[Any, Any]
 Constraints: TypeAlias = "str | Iterable[str] | None"
 
@@ -66,6 +69,14 @@ def describe_failure(task_manager: TaskManager, run: Any) -> str:
         text += f" in {entries['run_path']}"
     tail = (failure.get("stderr") or "").strip()
     return text + (":\n    " + "\n    ".join(tail.splitlines()[-8:]) if tail else "")
+
+
+def describe_failures(failed: Sequence[tuple[TaskManager, Any]]) -> str:
+    """Lines on failed runs, ten at most, and how many more there are."""
+    lines = [describe_failure(manager, run) for manager, run in failed[:_DESCRIBED]]
+    if len(failed) > _DESCRIBED:
+        lines.append(f"and {len(failed) - _DESCRIBED} more")
+    return "\n  ".join(lines)
 
 
 class RunList(Sequence[Task]):

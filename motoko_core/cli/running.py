@@ -16,7 +16,7 @@ from motoko_core.config import require_study_files
 from motoko_core.errors import MotokoError
 from motoko_core.launch.daemon import located, make_generator
 from motoko_core.lifecycle import create_missing, disconnect, refuse_while_running, servers
-from motoko_core.selection import describe_failure
+from motoko_core.selection import describe_failures
 from motoko_core.session import Session, use
 from motoko_core.states import ACTIVE, CREATED, is_active, is_failure
 from motoko_core.study.starting import start_servers, stop_servers
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 #: Run ids of some task managers.
 Runs = dict["TaskManager", set[int]]
-#: How many failed tasks are described one by one.
-_DESCRIBED = 10
 
 
 def check(workflow: Workflow, generator: str | None) -> None:
@@ -157,17 +155,16 @@ def _is_settling(manager: TaskManager, run_ids: set[int]) -> bool:
 
 def _refuse_failed(last: Runs) -> None:
     """:raises ~motoko_core.errors.MotokoError: one of the runs that were waited for at the end has failed."""
-    failures = []
+    failures: list[tuple[TaskManager, Any]] = []
     with use(Session("the last tasks")):
         for manager, run_ids in last.items():
             runs = manager.database.base._get_runs().entries
             failed = (runs[run_id] for run_id in sorted(run_ids) if run_id in runs)
-            failures += [describe_failure(manager, r) for r in failed if is_failure(r.entries.get("state"))]
+            failures += [(manager, run) for run in failed if is_failure(run.entries.get("state"))]
+        listed = describe_failures(failures)
     if failures:
-        more = len(failures) - _DESCRIBED
-        listed = failures[:_DESCRIBED] + ([f"and {more} more"] if more > 0 else [])
         raise MotokoError(
-            f"{plural(len(failures), 'task')} failed that the end of the workflow left under way:\n  "
-            + "\n  ".join(listed),
+            f"{plural(len(failures), 'task')} failed that the end of the workflow left under way:\n"
+            f"  {listed}",
             hint="`motoko clean --constraints 'state = FAILED'` makes them ready to be executed again.",
         )

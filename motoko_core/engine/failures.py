@@ -12,7 +12,7 @@ from motoko_core.engine.actions import accepted_arguments
 from motoko_core.engine.firing import call, no_action
 from motoko_core.errors import WorkflowAborted
 from motoko_core.interfaces import Abort, Decision, ErrorHandler, Failure, Ignore, Retry
-from motoko_core.selection import describe_failure
+from motoko_core.selection import describe_failures
 from motoko_core.session import current_session, transact
 from motoko_core.states import CREATED, is_failure
 from motoko_core.study.points import run_entries
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
 
 logger = logging.getLogger("motoko")
-
-#: How many failed tasks are described one by one.
-_DESCRIBED = 10
 
 
 def failure_of(manager: TaskManager, run: Any) -> Failure:
@@ -128,15 +125,13 @@ def aborting(callback: Callable[..., Any]) -> Callable[..., Any]:
     async def abort(**arguments: Any) -> None:
         manager = arguments["task_manager"]
         runs = sorted((run for run, _ in arguments.get("runs") or ()), key=lambda run: run.entries["id"])
-        failed = [describe_failure(manager, run) for run in runs[:_DESCRIBED]]
-        if len(runs) > _DESCRIBED:
-            failed.append(f"and {len(runs) - _DESCRIBED} more")
+        failed = describe_failures([(manager, run) for run in runs])
         await call(callback, **accepted_arguments(callback, arguments))
         current_session().checkpoint()  # what the handler has written stays
         raise WorkflowAborted(
             "failed runs ended the workflow"
             + (f", after the error handler {name!r}" if (name := _name(callback)) else "")
-            + (": " + "\n  ".join(failed) if failed else ""),
+            + (f": {failed}" if failed else ""),
             hint="`motoko clean --constraints 'state = FAILED'` makes failed runs ready to be tried again.",
         )
 
