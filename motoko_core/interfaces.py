@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
+from motoko_core.exit_record import EXECUTE, ExitRecord, exit_record_path, read_exit_record
+
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
 
 __all__ = [
+    "EXECUTE",
     "Abort",
     "CliCommand",
     "Condition",
     "Decision",
     "Ended",
     "ErrorHandler",
+    "ExitRecord",
     "Failure",
     "Firing",
     "Ignore",
@@ -35,6 +39,8 @@ __all__ = [
     "RunCondition",
     "Submitted",
     "WorkflowCondition",
+    "exit_record_path",
+    "read_exit_record",
 ]
 
 # --------------------------------------------------------------------------- conditions
@@ -113,12 +119,15 @@ class RunChange:
 class LaunchTask:
     """A run whose directory is written, ready for a generator.
 
-    :param tag: unique in the world and stable over restarts of the launcher.
+    :param tag: names this execution: unique in the world, and stable over restarts of the launcher. It begins
+        with ``motoko-`` and holds letters, digits, ``_`` and ``-`` only.
     :param task: reference for messages, such as ``add.3``.
     :param directory: the run directory, absolute.
-    :param script: the script's file name in that directory.
+    :param script: the script's file name in that directory; bash executes it there.
     :param nproc: number of processors that the run asks for.
     :param options: the run's own entries, such as ``slurm_options``, for generators that read some.
+    :param settings: the generator's options as the run's task manager has them, an instance of the
+        generator's ``Options``; None: as the generator got them.
     """
 
     tag: str
@@ -129,14 +138,26 @@ class LaunchTask:
     script: str
     nproc: int = 1
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    settings: Any = None
+
+    @property
+    def stdout(self) -> Path:
+        """Where the run's standard output belongs, under the name that BlackDynamite gives it."""
+        return self.directory / f"{self.run_name.replace('/', '_')}.o{self.run_id}"
+
+    @property
+    def stderr(self) -> Path:
+        """Where the run's standard error belongs."""
+        return self.directory / f"{self.run_name.replace('/', '_')}.e{self.run_id}"
 
 
 @attrs.frozen(kw_only=True)
 class Submitted:
     """What became of one submission.
 
-    :param handle: what the generator needs to find the job again after a restart; plain data
-        (what JSON can hold), stored with the run. None if the submission failed.
+    :param handle: the generator answers for the job from now on, until it reports its end. It holds what
+        finds the job again after a restart; plain data (what JSON can hold), stored with the run. None: the
+        submission failed, and certainly nothing of it will ever run.
     :param error: why the submission failed.
     """
 
@@ -151,22 +172,27 @@ class Ended:
 
     :param exit_code: the script's exit code; negative for a signal (``-9``); None if unknown.
     :param reason: for a failure: EXIT_CODE, SIGNAL, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED,
-        CANCELLED or LOST. None: deduced from the exit code.
+        CANCELLED, LOST or SUBMIT. None: deduced from the exit code.
+    :param message: what else is known, such as the scheduler's own words; told with the failure.
     """
 
     tag: str
     exit_code: int | None
     reason: str | None = None
+    message: str = ""
 
 
 class JobGenerator(ABC):
     """Turns prepared runs into processes or scheduler jobs.
 
-    One instance serves one launcher, inside that launcher's event loop.
+    One instance serves one launcher, inside that launcher's event loop. What it must keep to is tested by
+    :mod:`motoko_core.testing`.
     """
 
     #: State that a run gets before it is submitted.
     launched_state: ClassVar[str] = "launched"
+    #: Whether the jobs are processes on the launcher's machine; ``motoko kill`` stops those.
+    on_this_machine: ClassVar[bool] = False
     #: attrs class that validates ``<name>_options`` of motoko.yaml.
     Options: ClassVar[type[Any]]
 
@@ -175,16 +201,34 @@ class JobGenerator(ABC):
         self.options = options
 
     def room(self) -> int | None:
-        """How many processors' worth of runs may be submitted now; None for no limit."""
+        """How many more runs it takes now; None for no limit."""
         return None
+
+    def intents(self, batch: Sequence[LaunchTask]) -> Sequence[Mapping[str, Any]]:
+        """What finds the jobs again if the launcher dies while :meth:`submit` is under way.
+
+        Asked before :meth:`submit`, with the same batch or more; one answer per task, in its order, stored as
+        the handle until there is another one.
+        """
+        return [{} for _ in batch]
 
     @abstractmethod
     async def submit(self, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
-        """Start the jobs; one answer per task, in the order of ``batch``. Never raises for one task."""
+        """Start the jobs; one answer per task, in the order of ``batch``. Never raises for one task.
+
+        Returns soon: other studies' runs wait meanwhile. Whoever must wait for a scheduler (to find out
+        whether an unclear submission has succeeded, or for a controller that is down) answers with a handle,
+        goes on in the background and reports what can never run as ended, with the reason SUBMIT.
+        """
 
     @abstractmethod
-    async def adopt(self, task: LaunchTask, handle: Mapping[str, Any] | None) -> bool:
-        """Follow a job that an earlier launcher submitted; False if it is nowhere to be found."""
+    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
+        """Answer for jobs of an earlier launcher, given with the handles that were stored.
+
+        :return: the tags that may have been submitted: they are followed, whatever has become of them, and
+            reported when they have ended, those that are nowhere to be found as LOST. The others certainly
+            never start; their runs wait for a launcher again.
+        """
 
     @abstractmethod
     def ended(self) -> AsyncIterator[Ended]:
@@ -192,7 +236,13 @@ class JobGenerator(ABC):
 
     @abstractmethod
     async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
-        """Stop these jobs: politely first, by force after ``grace_s`` seconds."""
+        """Stop these jobs: politely first, by force after ``grace_s`` seconds.
+
+        Their ends are reported with the reason CANCELLED; tags that are not followed are ignored.
+        """
+
+    async def close(self) -> None:  # noqa: B027 - most generators have nothing to let go of
+        """Stop following; the jobs go on, and another launcher can adopt them."""
 
 
 # --------------------------------------------------------------------------- error handlers
@@ -208,7 +258,7 @@ class Failure:
     :param reason: EXIT_CODE, SIGNAL, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED, CANCELLED, LOST,
         SUBMIT, or UNKNOWN when something else than Motoko's launcher wrote the state.
     :param attempt: 1 for the first execution.
-    :param stderr: the end of the run's standard error.
+    :param stderr: the end of the run's standard error, and what the scheduler said.
     """
 
     task: str

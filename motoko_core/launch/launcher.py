@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ZEO.Exceptions import ClientDisconnected
 
@@ -169,7 +169,8 @@ class Launcher:
         claimed = await self._write(manager, "claim", lambda: records.claim(manager, tags))
         await self._end_earlier(manager, claimed)
         tasks = await self._prepare(manager, {run_id: tags[run_id] for run_id in claimed})
-        ready = {task.run_id: task.tag for task in tasks}
+        intents = dict(zip((task.tag for task in tasks), self.generator.intents(tasks), strict=True))
+        ready = {task.run_id: (task.tag, intents[task.tag]) for task in tasks}
         state = self.generator.launched_state
         ours = await self._write(manager, "launch", lambda: records.launched(manager, ready, state))
         batch = [task for task in tasks if task.run_id in ours]
@@ -178,7 +179,7 @@ class Launcher:
             logger.info("launching %s in %s", task.task, task.directory)
         if batch:
             answers = await self.generator.submit(batch)
-            await self._note(manager, {task.tag: task for task in batch}, answers)
+            await self._note(manager, {task.tag: task for task in batch}, answers, intents)
         return True
 
     async def _end_earlier(self, manager: TaskManager, run_ids: Sequence[int]) -> None:
@@ -216,13 +217,18 @@ class Launcher:
         return good
 
     async def _note(
-        self, manager: TaskManager, tasks: Mapping[str, LaunchTask], answers: Sequence[Submitted]
+        self,
+        manager: TaskManager,
+        tasks: Mapping[str, LaunchTask],
+        answers: Sequence[Submitted],
+        intents: Mapping[str, Mapping[str, Any]],
     ) -> None:
         handles, bad = {}, {}
         for answer in answers:
             run_id = tasks[answer.tag].run_id
             if answer.handle is not None:
-                handles[run_id] = (answer.tag, answer.handle)
+                if answer.handle != intents[answer.tag]:  # that is written down already
+                    handles[run_id] = (answer.tag, answer.handle)
             else:
                 self._unfollow(answer.tag)
                 bad[run_id] = _refused(answer.tag), answer.error or "the generator gave no reason"
@@ -248,7 +254,9 @@ class Launcher:
                 continue
             manager, task = followed
             good = end.exit_code == 0 and end.reason is None
-            stderr = "" if good else workspace.stderr_tail(records.stderr_path(task))
+            stderr = "" if good else workspace.stderr_tail(task.stderr)
+            if end.message:
+                stderr = f"{stderr.rstrip()}\n{end.message}".lstrip()
             by_manager.setdefault(manager, {})[task.run_id] = (end, stderr)
             logger.info("%s ended: exit code %s %s", task.task, end.exit_code, end.reason or "")
         for manager, found in by_manager.items():
@@ -298,22 +306,23 @@ class Launcher:
             ids = sorted(manager.database.index.candidates(states=frozenset(states)))
             tags = await self._write(manager, "look", partial(records.in_hand, manager, ids))
             back: dict[int, str] = {}
+            found: dict[int, LaunchTask] = {}
             for run_id, tag in tags.items():
                 try:
-                    task = await self._write(manager, "look", partial(records.task_of, manager, run_id))
+                    found[run_id] = await self._write(
+                        manager, "look", partial(records.task_of, manager, run_id)
+                    )
                 except MotokoError:
                     back[run_id] = tag  # what is wrong with it is said when it is launched again
-                    continue
-                handle = records.handle_of(task.options).get("data")
-                if await self.generator.adopt(task, handle):
+            handles = [(task, records.handle_of(task.options).get("data")) for task in found.values()]
+            followed = await self.generator.adopt(handles) if handles else set()
+            for run_id, task in found.items():
+                if task.tag in followed:
                     self._follow(manager, task)
-                    logger.info("%s is followed again", task.task)
-                elif handle and any(value is not None for value in handle.values()):
-                    self._follow(manager, task)
-                    logger.warning("%s was running, and is nowhere to be found", task.task)
-                    self._ends.append(Ended(tag=task.tag, exit_code=None, reason="LOST"))
                 else:
-                    back[run_id] = tag
+                    back[run_id] = task.tag
+            if followed:
+                logger.info("%s: %d jobs are followed again", manager.study, len(followed))
             if back:
                 logger.info("%s: %d runs were claimed and never started", manager.study, len(back))
                 await self._write(manager, "hand back", partial(records.hand_back, manager, back))

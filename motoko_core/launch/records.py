@@ -58,11 +58,6 @@ def run_directory(manager: TaskManager, run_id: int) -> Path:
     return runs_directory(manager) / f"run-{run_id}"
 
 
-def stderr_path(task: LaunchTask) -> Path:
-    """The run's standard error, under the name that BlackDynamite gives it."""
-    return task.directory / f"{task.run_name.replace('/', '_')}.e{task.run_id}"
-
-
 def new_tags(manager: TaskManager, run_ids: Iterable[int]) -> dict[int, str]:
     """Names for one execution of each run, unique in the world."""
     return {run_id: f"motoko-{manager.study}-{run_id}-{uuid.uuid4().hex[:12]}" for run_id in run_ids}
@@ -179,12 +174,18 @@ def prepare(manager: TaskManager, task: LaunchTask) -> None:
     workspace.prepare(task.directory, files=texts, script_name=task.script, script=script)
 
 
-def launched(manager: TaskManager, tags: Mapping[int, str], state: str) -> list[int]:
-    """Say that runs are about to be submitted; a script may start from now on. Answers those still ours."""
+def launched(
+    manager: TaskManager, intents: Mapping[int, tuple[str, Mapping[str, Any]]], state: str
+) -> list[int]:
+    """Say that runs are about to be submitted; a script may start from now on. Answers those still ours.
+
+    :param intents: run id -> tag, and what finds the job if nobody lives to write its handle down.
+    """
     ours = []
-    for run_id, run in _runs(manager, tags):
-        if _tag(run) == tags[run_id] and run.entries.get("state") in (TOBELAUNCHED, state):
-            run.entries["state"] = state
+    for run_id, run in _runs(manager, intents):
+        tag, intent = intents[run_id]
+        if _tag(run) == tag and run.entries.get("state") in (TOBELAUNCHED, state):
+            run.entries.update({"state": state, HANDLE: json.dumps({"tag": tag, "data": dict(intent)})})
             ours.append(run_id)
     return ours
 

@@ -126,14 +126,6 @@ class BashGenerator(JobGenerator):
         self._waiting: deque[LaunchTask] = deque()
         self._ended: asyncio.Queue[Ended] = asyncio.Queue()
 
-    def stdout_path(self, task: LaunchTask) -> Path:
-        """Where the job's standard output goes, under the name that BlackDynamite gives it."""
-        return task.directory / f"{task.run_name.replace('/', '_')}.o{task.run_id}"
-
-    def stderr_path(self, task: LaunchTask) -> Path:
-        """Where the job's standard error goes, under the name that BlackDynamite gives it."""
-        return task.directory / f"{task.run_name.replace('/', '_')}.e{task.run_id}"
-
     def room(self) -> int:
         """Free processors; 0 while something waits, so that nothing overtakes it."""
         return 0 if self._waiting else max(0, self._slots - self._used())
@@ -174,8 +166,8 @@ class BashGenerator(JobGenerator):
         actions: list[Any] = [*self._closed_in_jobs, (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         if not self.options.stdout:
             actions += [
-                (os.POSIX_SPAWN_OPEN, 1, self.stdout_path(task), output, 0o666),
-                (os.POSIX_SPAWN_OPEN, 2, self.stderr_path(task), output, 0o666),
+                (os.POSIX_SPAWN_OPEN, 1, task.stdout, output, 0o666),
+                (os.POSIX_SPAWN_OPEN, 2, task.stderr, output, 0o666),
             ]
         pid = os.posix_spawn(
             "/bin/sh",
@@ -234,7 +226,11 @@ class BashGenerator(JobGenerator):
                 log.warning("cannot start %s: %s", task.task, error)
                 self._ended.put_nowait(Ended(tag=task.tag, exit_code=None, reason="LOST"))
 
-    async def adopt(self, task: LaunchTask, handle: Mapping[str, Any] | None) -> bool:
+    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
+        """Follow the jobs that have begun."""
+        return {task.tag for task, handle in batch if self._adopt(task, handle)}
+
+    def _adopt(self, task: LaunchTask, handle: Mapping[str, Any] | None) -> bool:
         """Follow a job of an earlier launcher: alive, found by its handle or its tag, or ended since.
 
         A handle without pid is no obstacle (the launcher died before it could write it down): the
@@ -248,7 +244,7 @@ class BashGenerator(JobGenerator):
             self._follow(task, pid)
             return True
         code = read_exit_code(task.directory, task.tag)
-        if code is None:
+        if code is None and not handle.get("pid"):
             return False
         self._ended.put_nowait(_ended(task.tag, code))
         return True

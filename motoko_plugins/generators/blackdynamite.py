@@ -119,9 +119,12 @@ class CoatGenerator(JobGenerator):
         output, errors = [text.decode(errors="replace").strip() for text in await process.communicate()]
         return process.returncode or 0, output, errors
 
-    async def adopt(self, task: LaunchTask, handle: Mapping[str, Any] | None) -> bool:
+    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
         """Take every job for alive that was submitted, or may have been."""
-        if handle is None:
+        return {task.tag for task, handle in batch if self._adopt(task, handle)}
+
+    def _adopt(self, task: LaunchTask, handle: Mapping[str, Any] | None) -> bool:
+        if not handle:
             try:
                 return (task.directory / SUBMITTED_FILE).read_text() == task.tag
             except OSError:

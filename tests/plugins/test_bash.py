@@ -47,13 +47,13 @@ async def test_output_goes_to_files_that_a_new_attempt_starts_afresh(
     first = make_task(tmp_path, "cat; pwd; echo much more; echo wrong >&2", run_name="a/b")
     await run(generator, first)
     assert (first.directory / "a_b.o1").read_text() == f"{first.directory}\nmuch more\n"
-    assert generator.stderr_path(first).read_text() == "wrong\n"
-    assert generator.stderr_path(first).name == "a_b.e1"
+    assert first.stderr.read_text() == "wrong\n"
+    assert first.stderr.name == "a_b.e1"
 
     second = make_task(tmp_path, "echo once", run_name="a/b", tag="second attempt")
     await run(generator, second)
-    assert generator.stdout_path(second).read_text() == "once\n"
-    assert generator.stderr_path(second).read_text() == ""
+    assert second.stdout.read_text() == "once\n"
+    assert second.stderr.read_text() == ""
 
 
 async def test_the_job_is_alone_in_its_session_with_default_signals(
@@ -63,7 +63,7 @@ async def test_the_job_is_alone_in_its_session_with_default_signals(
     script = 'ps -o sid= -p $$; echo $PPID; yes | head -1 >/dev/null; echo "${PIPESTATUS[0]}"'
     task = make_task(tmp_path, script)
     await run(generator, task)
-    session, wrapper, status = generator.stdout_path(task).read_text().split()
+    session, wrapper, status = task.stdout.read_text().split()
     assert session == wrapper
     assert status == "141"
 
@@ -74,7 +74,7 @@ async def test_the_job_holds_none_of_our_descriptors(tmp_path: Path) -> None:
     task = make_task(tmp_path, "ls /proc/$$/fd")
     generator = BashGenerator(BashOptions(slots=1))
     await run(generator, task)
-    descriptors = generator.stdout_path(task).read_text().split()
+    descriptors = task.stdout.read_text().split()
     assert descriptors == ["0", "1", "2", "255"]  # bash holds its script at 255
     os.close(reader)
     os.close(writer)
@@ -87,7 +87,7 @@ async def test_standard_output_of_the_launcher_can_be_used(
     task = make_task(tmp_path, "echo here; echo there >&2")
     await run(generator, task)
     assert capfd.readouterr() == ("here\n", "there\n")
-    assert not generator.stdout_path(task).exists()
+    assert not task.stdout.exists()
 
 
 async def test_the_programs_beside_our_python_are_found_first(
@@ -99,7 +99,7 @@ async def test_the_programs_beside_our_python_are_found_first(
     generator = BashGenerator(BashOptions(slots=1))
     task = make_task(tmp_path, "python")
     await run(generator, task)
-    assert generator.stdout_path(task).read_text() == "ours\n"
+    assert task.stdout.read_text() == "ours\n"
     monkeypatch.setenv("PATH", f"/usr/bin:{tmp_path}")
     assert bash.job_environment()["PATH"] == f"/usr/bin:{tmp_path}"
 
@@ -134,7 +134,7 @@ async def test_cancelling_is_polite_first(generator: BashGenerator, tmp_path: Pa
     await generator.submit([other])
     await generator.cancel([task.tag, "unknown"], grace_s=TIMEOUT_S)
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=5, reason="CANCELLED")]
-    assert generator.stdout_path(task).read_text() == "tidy\n"
+    assert task.stdout.read_text() == "tidy\n"
     await release(fifo)
     assert await next_ends(generator, 1) == [Ended(tag=other.tag, exit_code=0)]
 

@@ -70,8 +70,8 @@ async def test_a_job_survives_its_launcher_and_is_followed_by_the_next(
         "queued": {"pid": None, "start": None},
     }
     assert psutil.Process(handle["pid"]).create_time() == pytest.approx(handle["start"], abs=0.01)
-    assert await generator.adopt(task, handles[known])
-    assert await generator.adopt(task, handles[known])
+    assert await generator.adopt([(task, handles[known])])
+    assert await generator.adopt([(task, handles[known])])
     assert generator.room() == 3
     await release(fifo)
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=3)]
@@ -79,7 +79,7 @@ async def test_a_job_survives_its_launcher_and_is_followed_by_the_next(
 
     # A third launcher, which comes when all is over, learns the same.
     late = BashGenerator(BashOptions(slots=1))
-    assert await late.adopt(task, handle)
+    assert await late.adopt([(task, handle)])
     assert await next_ends(late, 1) == [Ended(tag=task.tag, exit_code=3)]
 
 
@@ -101,7 +101,7 @@ async def test_a_job_that_is_just_beginning_is_found(
         return cmdline(process)
 
     monkeypatch.setattr(psutil.Process, "cmdline", unknown_at_first)
-    assert await generator.adopt(task, handle | {"start": 0.0} if known != "nothing" else None)
+    assert await generator.adopt([(task, handle | {"start": 0.0} if known != "nothing" else None)])
     assert next(times, None) is None
     await release(fifo)
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=3)]
@@ -111,7 +111,7 @@ async def test_an_adopted_job_that_is_killed_with_its_wrapper_is_lost(
     generator: BashGenerator, orphan: tuple[LaunchTask, dict[str, Any]]
 ) -> None:
     task, handle = orphan
-    assert await generator.adopt(task, handle)
+    assert await generator.adopt([(task, handle)])
     os.killpg(handle["pid"], signal.SIGKILL)
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=None, reason="LOST")]
 
@@ -120,7 +120,7 @@ async def test_an_adopted_job_can_be_cancelled(
     generator: BashGenerator, orphan: tuple[LaunchTask, dict[str, Any]]
 ) -> None:
     task, handle = orphan
-    assert await generator.adopt(task, handle)
+    assert await generator.adopt([(task, handle)])
     await generator.cancel([task.tag], grace_s=0.2)
     (end,) = await next_ends(generator, 1)
     assert (end.tag, end.reason) == (task.tag, "CANCELLED")
@@ -131,7 +131,7 @@ async def test_what_ended_while_no_launcher_was_there_is_read_from_the_run_direc
 ) -> None:
     task = make_task(tmp_path, "")
     (task.directory / EXIT_CODE_FILE).write_text(f"Killed\n137 {task.tag}\n")
-    assert await generator.adopt(task, None)
+    assert await generator.adopt([(task, None)])
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=-9, reason="SIGNAL")]
 
 
@@ -140,9 +140,11 @@ async def test_a_stranger_with_the_same_pid_and_an_earlier_attempt_are_not_adopt
 ) -> None:
     task = make_task(tmp_path, "")
     (task.directory / EXIT_CODE_FILE).write_text("0 another attempt\n")
-    assert not await generator.adopt(task, {"pid": os.getpid(), "start": 1.0})
-    assert not await generator.adopt(task, {"pid": 2**22 + 1, "start": 1.0})
-    assert not await generator.adopt(task, None)
+    assert not await generator.adopt([(task, None)])
+    for pid in os.getpid(), 2**22 + 1:
+        assert await generator.adopt([(task, {"pid": pid, "start": 1.0})])
+        (end,) = await next_ends(generator, 1)
+        assert end.reason == "LOST"
     assert generator.room() == 4
 
 
@@ -153,7 +155,7 @@ async def test_closing_leaves_the_jobs_to_another_generator(
     first = BashGenerator(BashOptions(slots=1))
     (answer,) = await first.submit([task])
     await first.close()
-    assert await generator.adopt(task, answer.handle)
+    assert await generator.adopt([(task, answer.handle)])
     await release(fifo)
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=6)]
 

@@ -220,7 +220,7 @@ async def test_jobs_are_cancelled_with_the_schedulers_program(
 ) -> None:
     slurm, pbs = make("slurm"), make("pbs")
     await slurm.submit([task])
-    assert await pbs.adopt(task, {"job": "9.server"})
+    assert await pbs.adopt([(task, {"job": "9.server"})])
     (tmp_path / "calls").unlink()
     await slurm.cancel([task.tag, "unknown"])
     await slurm.cancel([task.tag])  # once is enough
@@ -234,13 +234,13 @@ async def test_a_job_that_may_have_been_submitted_is_taken_for_alive(
     scheduler: Path, task: LaunchTask
 ) -> None:
     generator = make("slurm")
-    assert await generator.adopt(task, {"job": "12"})
+    assert await generator.adopt([(task, {"job": "12"})])
     # The launcher died before it could write the handle down:
-    assert not await generator.adopt(task, None)
+    assert not await generator.adopt([(task, None)])
     (task.directory / SUBMITTED_FILE).write_text("an earlier attempt")
-    assert not await generator.adopt(task, None)
+    assert not await generator.adopt([(task, None)])
     (task.directory / SUBMITTED_FILE).write_text(task.tag)
-    assert await generator.adopt(task, None)
+    assert await generator.adopt([(task, None)])
 
 
 def test_options_are_a_list_or_a_mapping() -> None:

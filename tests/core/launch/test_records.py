@@ -48,6 +48,10 @@ def configured(make_workflow: Callable[..., Workflow]) -> Iterator[Workflow]:
     lifecycle.disconnect(workflow)
 
 
+def intents(tags: dict[int, str]) -> dict[int, tuple[str, dict[str, object]]]:
+    return {number: (tag, {"job": "7"}) for number, tag in tags.items()}
+
+
 async def test_a_run_gets_its_directory_its_files_and_its_environment(configured: Workflow) -> None:
     async with launching(configured):
         (run,) = create_tasks(configured, x=2.5)
@@ -122,7 +126,7 @@ def test_each_step_may_be_done_twice(scripts: Workflow, claimed: tuple[str, str]
     tags = {number: tag}
     assert transact("claim", lambda: records.claim(manager, tags)) == [number]
     for _ in range(2):
-        assert transact("launched", lambda: records.launched(manager, tags, "launched")) == [number]
+        assert transact("launched", lambda: records.launched(manager, intents(tags), "launched")) == [number]
     for _ in range(2):
         transact("submitted", lambda: records.submitted(manager, {number: (tag, {"pid": 5})}))
     assert entries_of(scripts, run)["handle"] == {"tag": tag, "data": {"pid": 5}}
@@ -141,7 +145,7 @@ def test_what_was_written_under_another_tag_is_not_touched(
     run, tag = claimed
     manager, number, old = scripts.mult, run_id(run), "an earlier execution"
     before = entries_of(scripts, run)
-    assert transact("launched", lambda: records.launched(manager, {number: old}, "launched")) == []
+    assert transact("launched", lambda: records.launched(manager, intents({number: old}), "launched")) == []
     transact("submitted", lambda: records.submitted(manager, {number: (old, {"pid": 5})}))
     transact("settle", lambda: records.settle(manager, {number: (Ended(tag=old, exit_code=1), "")}))
     transact("hand back", lambda: records.hand_back(manager, {number: old}))
@@ -152,7 +156,9 @@ def test_what_was_written_under_another_tag_is_not_touched(
 def test_a_run_whose_state_moved_on_is_not_launched(scripts: Workflow, claimed: tuple[str, str]) -> None:
     run, tag = claimed
     set_state(scripts, run, "GIVEN UP")
-    launched = transact("launched", lambda: records.launched(scripts.mult, {run_id(run): tag}, "launched"))
+    launched = transact(
+        "launched", lambda: records.launched(scripts.mult, {run_id(run): (tag, {})}, "launched")
+    )
     assert launched == []
 
 
