@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -26,7 +26,7 @@ from motoko_core.study_config import (
     read_only,
     require_study_files,
 )
-from motoko_core.yaml_source import YamlSource, describe
+from motoko_core.yaml_source import YamlSource, describe, spell
 
 __all__ = [
     "PARAMETER_TYPES",
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 DEFAULT_POLL_INTERVAL_S = 2.0
+DEFAULT_GENERATOR = "bash"
 
 _WORKFLOW_KEYS = (
     "task_managers",
@@ -50,9 +51,13 @@ _WORKFLOW_KEYS = (
     "poll_interval",
     "plugins",
 )
+_TASK_MANAGER_KEYS = ("host", "generator", "slots", "max_running")
 _SKELETON = "Write at least:\n    task_managers:\n      <study>:\n    orchestrator: orchestrator.main"
 _ORCHESTRATOR = "orchestrator: <module>.<function>, such as orchestrator.main."
 _HOST = "Write zeo://<directory>, or zeo://<host>:<port> with a port from 1 to 65535."
+
+#: ``<generator>_options`` as they were written: a list of options, or a mapping of settings.
+GeneratorOptions: TypeAlias = "list[str] | dict[str, Any]"
 
 
 @attrs.frozen(kw_only=True)
@@ -61,10 +66,26 @@ class TaskManagerConfig:
 
     :param name: the task manager's name, and that of its study's directory.
     :param host: ``zeo://<absolute directory>`` or ``zeo://<host>:<port>``; None: the study's own directory.
+    :param generator: name of the job generator of its runs, without BlackDynamite's ``Coat``; None: the
+        workflow's.
+    :param slots: how many processors' worth of its runs may be in a launcher's hand at once; None: no limit
+        of its own.
+    :param max_running: how many of its runs may be in a launcher's hand at once.
+    :param lines: key -> its line in motoko.yaml.
     """
 
     name: str
     host: str | None = None
+    generator: str | None = None
+    slots: int | None = None
+    max_running: int | None = None
+    lines: Mapping[str, int] = attrs.field(converter=read_only, factory=dict, eq=False, repr=False)
+    _generator_options: Mapping[str, GeneratorOptions] = attrs.field(converter=copied, factory=dict)
+
+    @property
+    def generator_options(self) -> Mapping[str, GeneratorOptions]:
+        """Generator name -> its ``<generator>_options`` of this task manager, without the workflow's."""
+        return copy.deepcopy(self._generator_options)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,21 +109,25 @@ class WorkflowConfig:
     task_managers: Mapping[str, TaskManagerConfig] = attrs.field(converter=read_only)
     orchestrator: str
     aliases: Mapping[str, str] = attrs.field(converter=read_only, factory=dict)
-    generator: str = "bash"
+    generator: str = DEFAULT_GENERATOR
     poll_interval: float = DEFAULT_POLL_INTERVAL_S
     prefer: Mapping[str, str] = attrs.field(converter=read_only, factory=dict)
     block: tuple[str, ...] = ()
     lines: Mapping[str, int] = attrs.field(converter=read_only, factory=dict)
-    _generator_options: Mapping[str, list[str] | dict[str, Any]] = attrs.field(converter=copied, factory=dict)
+    _generator_options: Mapping[str, GeneratorOptions] = attrs.field(converter=copied, factory=dict)
     _error_handlers: tuple[tuple[str, dict[str, Any]], ...] = attrs.field(converter=copied, default=())
     _raw: dict[str, Any] = attrs.field(converter=copied, factory=dict, repr=False)
 
-    def where(self, key: str) -> str:
-        """The place of a key at the top of the file, ``path:line``; the path, if it is not there."""
-        return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
+    def where(self, key: str, task_manager: str | None = None) -> str:
+        """The place of a key, ``path:line``; the path, if it is not there.
+
+        :param task_manager: it is among this one's settings; None: at the top of the file.
+        """
+        lines = self.lines if task_manager is None else self.task_managers[task_manager].lines
+        return f"{self.path}:{lines[key]}" if key in lines else str(self.path)
 
     @property
-    def generator_options(self) -> Mapping[str, list[str] | dict[str, Any]]:
+    def generator_options(self) -> Mapping[str, GeneratorOptions]:
         """Generator name -> its ``<generator>_options``."""
         return copy.deepcopy(self._generator_options)
 
@@ -143,7 +168,7 @@ def load_workflow_config(path: str | os.PathLike[str], *, reserved: Collection[s
         empty=_SKELETON,
     )
     keys = source.mapping(example=_SKELETON)
-    option_keys = [key for key in keys if key.endswith("_options") and key != "_options"]
+    option_keys = _option_keys(keys)
     source.only((), keys, (*_WORKFLOW_KEYS, *option_keys))
     source.require("task_managers", _SKELETON)
     source.require("orchestrator", f"Write {_ORCHESTRATOR}")
@@ -159,7 +184,7 @@ def load_workflow_config(path: str | os.PathLike[str], *, reserved: Collection[s
         task_managers=task_managers,
         orchestrator=_orchestrator(source),
         aliases=_aliases(source, task_managers, reserved),
-        generator=_generator(source),
+        generator=_generator(source) or DEFAULT_GENERATOR,
         generator_options=_generator_options(source, option_keys),
         error_handlers=_error_handlers(source),
         poll_interval=_poll_interval(source),
@@ -180,10 +205,30 @@ def _task_managers(source: YamlSource, reserved: Collection[str]) -> dict[str, T
         _check_name(source, "task_managers", name, reserved)
         keys = ("task_managers", name)
         settings = source.mapping(*keys, example=f"{name}: with nothing behind it, or {name}: {{host: ...}}")
-        source.only(keys, settings, ("host",))
+        option_keys = _option_keys(settings)
+        source.only(keys, settings, (*_TASK_MANAGER_KEYS, *option_keys))
         host = _host(source, (*keys, "host")) if settings.get("host") is not None else None
-        found[name] = TaskManagerConfig(name=name, host=host)
+        found[name] = TaskManagerConfig(
+            name=name,
+            host=host,
+            generator=_generator(source, *keys),
+            generator_options=_generator_options(source, option_keys, *keys),
+            slots=_positive(source, *keys, "slots"),
+            max_running=_positive(source, *keys, "max_running"),
+            lines={key: source.line(*keys, key) for key in settings},
+        )
     return found
+
+
+def _positive(source: YamlSource, *keys: str) -> int | None:
+    value = source.get(*keys)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        source.fail(
+            keys,
+            f"{spell(keys)} must be a positive whole number, not {describe(value)}.",
+            f"Write for example {keys[-1]}: 4, or leave it out for no limit.",
+        )
+    return value
 
 
 def _check_name(source: YamlSource, section: str, name: str, reserved: Collection[str]) -> None:
@@ -261,27 +306,34 @@ def _orchestrator(source: YamlSource) -> str:
     return spec
 
 
-def _generator(source: YamlSource) -> str:
-    if source.get("generator") is None:
-        return "bash"
+def _generator(source: YamlSource, *section: str) -> str | None:
+    keys = (*section, "generator")
+    if source.get(*keys) is None:
+        return None
     example = "generator: bash, or another generator that 'motoko plugins' shows."
-    name = source.text("generator", example=example).removesuffix("Coat")
+    name = source.text(*keys, example=example).removesuffix("Coat")
     if not name:
-        source.fail(("generator",), "'generator' cannot be 'Coat'.", f"Write {example}")
+        source.fail(keys, f"{spell(keys)} cannot be 'Coat'.", f"Write {example}")
     return name
 
 
-def _generator_options(source: YamlSource, keys: list[str]) -> dict[str, list[str] | dict[str, Any]]:
-    found: dict[str, list[str] | dict[str, Any]] = {}
+def _option_keys(keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if key.endswith("_options") and key != "_options"]
+
+
+def _generator_options(source: YamlSource, keys: list[str], *section: str) -> dict[str, GeneratorOptions]:
+    found: dict[str, GeneratorOptions] = {}
     for key in keys:
         name = key.removesuffix("_options").removesuffix("Coat")
         if name in found:
-            source.fail((key,), f"{key!r} repeats the options of {name!r}.", f"Keep {name}_options only.")
+            source.fail(
+                (*section, key), f"{key!r} repeats the options of {name!r}.", f"Keep {name}_options only."
+            )
         example = f"{key}: [<option>, ...] with options in quotes, or a mapping of settings."
-        if isinstance(source.get(key), dict):
-            found[name] = source.mapping(key, example=example)
+        if isinstance(source.get(*section, key), dict):
+            found[name] = source.mapping(*section, key, example=example)
         else:
-            found[name] = source.texts(key, example=example)
+            found[name] = source.texts(*section, key, example=example)
     return found
 
 

@@ -193,7 +193,9 @@ class JobGenerator(ABC):
     launched_state: ClassVar[str] = "launched"
     #: Whether the jobs are processes on the launcher's machine; ``motoko kill`` stops those.
     on_this_machine: ClassVar[bool] = False
-    #: attrs class that validates ``<name>_options`` of motoko.yaml.
+    #: attrs class that validates ``<name>_options`` of motoko.yaml: ``Options(**mapping)``, or
+    #: ``Options.from_strings(list)``, where of an option given twice the later one counts. Fields with
+    #: ``metadata={"shared": True}`` hold for all that a launcher executes; task managers cannot change them.
     Options: ClassVar[type[Any]]
 
     def __init__(self, options: Any) -> None:

@@ -7,16 +7,17 @@ import itertools
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ZODB.POSException import StorageError
 
 from motoko_core.daemons import Daemon, private_directory, stop_daemons, wait_until
-from motoko_core.errors import ConfigError, MotokoError, nearest
+from motoko_core.errors import MotokoError
+from motoko_core.launch.generators import make_generator, make_generators
 from motoko_core.launch.launcher import Launcher
 from motoko_core.lifecycle import ORCHESTRATOR_LOCK, state_directory
 from motoko_core.locks import held, holder
@@ -24,8 +25,6 @@ from motoko_core.states import ACTIVE, CREATED
 from motoko_core.study.starting import start_servers
 
 if TYPE_CHECKING:
-    from motoko_core.config import WorkflowConfig
-    from motoko_core.interfaces import JobGenerator
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
 
@@ -48,45 +47,6 @@ def chosen(workflow: Workflow, study: str) -> list[TaskManager]:
     if study == ALL_STUDIES:
         return list(workflow.task_managers.values())
     return [workflow.task_manager(study)]
-
-
-@contextmanager
-def located(configuration: WorkflowConfig, key: str) -> Iterator[None]:
-    """Let errors name motoko.yaml, and the line and the key in it that they come from."""
-    try:
-        yield
-    except MotokoError as error:
-        if str(configuration.path) not in (error.where or ""):
-            error.where = f"{configuration.where(key)}: {error.where or key}"
-        raise
-
-
-def make_generator(workflow: Workflow, name: str | None = None) -> JobGenerator:
-    """The job generator of motoko.yaml, or another one by its name, with its options.
-
-    :raises ~motoko_core.errors.ConfigError: it is unknown, or its options are wrong.
-    """
-    configuration = workflow.configuration
-    chosen_here = nullcontext() if name else located(configuration, "generator")
-    name = (name or configuration.generator).removesuffix("Coat")
-    with chosen_here:
-        kind = workflow.plugins.generator(name)
-    given = configuration.generator_options.get(name, {})
-    options: Any
-    try:
-        with located(configuration, f"{name}_options"):
-            options = kind.Options(**given) if isinstance(given, dict) else kind.Options.from_strings(given)
-    except TypeError as error:
-        import attrs
-
-        known = attrs.fields_dict(kind.Options) if attrs.has(kind.Options) else {}
-        unknown = next((key for key in given if key not in known), str(error))
-        raise ConfigError(
-            f"{name}_options: unknown option {unknown!r}",
-            where=configuration.where(f"{name}_options"),
-            hint=nearest(str(unknown), known),
-        ) from error
-    return kind(options)
 
 
 # ---------------------------------------------------------------------- launcher
@@ -127,7 +87,7 @@ def launch(workflow: Workflow, *, study: str, generator: str | None, detach: boo
     managers = chosen(workflow, study)
     if study != ALL_STUDIES:
         study = managers[0].study  # an alias would give the same launcher another name
-    make_generator(workflow, generator)  # what is wrong with it is said here, not in a log
+    make_generators(workflow, managers, generator)  # what is wrong with them is said here, not in a log
     if not detach:
         run_launcher(workflow, study=study, generator=generator)
         return True

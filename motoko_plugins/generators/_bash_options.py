@@ -42,7 +42,7 @@ class BashOptions:
         run is decided by the error handlers.
     """
 
-    slots: int = attrs.field(factory=_processors, validator=_positive)
+    slots: int = attrs.field(factory=_processors, validator=_positive, metadata={"shared": True})
     stdout: bool = attrs.field(default=False, validator=_boolean)
     stop_on_error: bool = attrs.field(default=False, validator=_boolean)
 

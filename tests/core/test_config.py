@@ -67,6 +67,39 @@ def test_generator_options_are_a_list_or_a_mapping(tmp_path: Path) -> None:
     }
 
 
+def test_a_task_manager_has_a_generator_options_and_limits_of_its_own(tmp_path: Path) -> None:
+    text = """\
+task_managers:
+  add:
+    generator: slurmCoat
+    slurm_options: [time=1:00]
+    bash_options: {stdout: true}
+    slots: 4
+    max_running: 10
+  mult:
+orchestrator: orchestrator.main
+"""
+    config = workflow(tmp_path, text)
+    add, mult = config.task_managers["add"], config.task_managers["mult"]
+    assert (add.generator, add.slots, add.max_running) == ("slurm", 4, 10)
+    assert add.generator_options == {"slurm": ["time=1:00"], "bash": {"stdout": True}}
+    assert config.where("slots", "add") == f"{tmp_path}/motoko.yaml:6"
+    assert (mult.generator, mult.slots, mult.max_running, mult.generator_options) == (None, None, None, {})
+    assert config.where("slots", "mult") == f"{tmp_path}/motoko.yaml"
+
+
+def test_settings_of_a_task_manager_left_blank_mean_the_defaults(tmp_path: Path) -> None:
+    keys = "".join(f"    {key}:\n" for key in ("host", "generator", "slots", "max_running", "bash_options"))
+    text = f"task_managers:\n  add:\n{keys}orchestrator: orchestrator.main\n"
+    add = workflow(tmp_path, text).task_managers["add"]
+    assert (add.generator, add.slots, add.max_running, add.generator_options) == (
+        None,
+        None,
+        None,
+        {"bash": []},
+    )
+
+
 def test_error_handlers_keep_their_order_and_settings(tmp_path: Path) -> None:
     text = SMALLEST + "error_handlers:\n  - ignore\n  - retry: {times: 3}\n  - escalate:\n"
     assert workflow(tmp_path, text).error_handlers == (

@@ -102,6 +102,41 @@ FILES = {
         4,
         ["'task_managers.add.host' must be text, not list ['zeo']", "zeo://<directory>"],
     ),
+    "slots of a task manager 0": (
+        ORCHESTRATOR + "task_managers:\n  add:\n    slots: 0\n",
+        4,
+        ["'task_managers.add.slots' must be a positive whole number, not int 0", "slots: 4"],
+    ),
+    "max_running true": (
+        ORCHESTRATOR + "task_managers:\n  add:\n    max_running: true\n",
+        4,
+        ["'task_managers.add.max_running'", "bool True", "max_running: 4"],
+    ),
+    "max_running text": (
+        ORCHESTRATOR + "task_managers:\n  add:\n    host:\n    max_running: many\n",
+        5,
+        ["'task_managers.add.max_running'", "str 'many'"],
+    ),
+    "max_runing": (
+        ORCHESTRATOR + "task_managers:\n  add:\n    max_runing: 3\n",
+        4,
+        ["unknown key 'max_runing' in 'task_managers.add'", "Did you mean 'max_running'?"],
+    ),
+    "generator of a task manager list": (
+        ORCHESTRATOR + "task_managers:\n  add:\n    generator: [bash]\n",
+        4,
+        ["'task_managers.add.generator' must be text, not list"],
+    ),
+    "options of a task manager text": (
+        ORCHESTRATOR + "task_managers:\n  add:\n    bash_options: --fast\n",
+        4,
+        ["'task_managers.add.bash_options' must be a list, not str '--fast'", "mapping"],
+    ),
+    "options of a task manager twice": (
+        ORCHESTRATOR + "task_managers:\n  add:\n    x_options: []\n    xCoat_options: []\n",
+        5,
+        ["'xCoat_options' repeats", "x_options"],
+    ),
 }
 
 
