@@ -32,7 +32,8 @@ demo: $(RUN) ## run docs/examples/quickstart in a temporary directory
 	cp -R docs/examples/quickstart/. "$$dir" && cd "$$dir" && rm -rf .wf */.bd */BD-*-runs && \
 	motoko run --run-name demo --inputs 2.1 3.2
 
-test: lint docs ## lint, docs, then all tests with coverage
+test: lint docs ## lint, docs, then all tests with coverage; as root on Debian it installs SLURM for them
+	@.ci/install-slurm
 	@$(USE_VENV); python -m pytest --cov=motoko_core --cov=motoko_plugins --cov-fail-under=90 $(PYTEST_ARGS)
 
 lint: $(DEV) ## ruff, mypy and the import contracts
