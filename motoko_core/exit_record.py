@@ -13,10 +13,19 @@ from pathlib import Path
 
 import attrs
 
-__all__ = ["EXECUTE", "ExitRecord", "exit_record_path", "read_exit_record"]
+__all__ = [
+    "EXECUTE",
+    "TAG_VARIABLE",
+    "ExitRecord",
+    "exit_record_path",
+    "forbid_execution",
+    "read_exit_record",
+]
 
 #: Begins the names of records; the rest is the tag.
 PREFIX = ".motoko-"
+#: Who has executed a run whose execution was forbidden.
+NOBODY = "nobody"
 #: What a script finds in its environment: the tag of its execution.
 TAG_VARIABLE = "MOTOKO_TAG"
 
@@ -72,6 +81,24 @@ class ExitRecord:
 def exit_record_path(directory: Path, tag: str) -> Path:
     """Where the record of the execution ``tag`` stands."""
     return directory / f"{PREFIX}{tag}"
+
+
+def forbid_execution(directory: Path, tag: str) -> bool:
+    """Make sure that an execution that has not begun never begins; False if it has begun.
+
+    For one of which nobody knows whether it waits somewhere: the record is made here, as if it had ended.
+    A directory that does not exist is no obstacle, for nothing can be executed in it.
+
+    :raises OSError: the record can neither be made nor be seen.
+    """
+    try:
+        with exit_record_path(directory, tag).open("x") as file:
+            file.write(f"started {NOBODY}\nended 125\n")
+    except FileExistsError:
+        return read_exit_record(directory, tag) == ExitRecord(job=NOBODY, exit_code=125)
+    except FileNotFoundError:
+        pass
+    return True
 
 
 def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import attrs
 
-from motoko_core.exit_record import EXECUTE, ExitRecord, exit_record_path, read_exit_record
+from motoko_core.exit_record import (
+    EXECUTE,
+    TAG_VARIABLE,
+    ExitRecord,
+    exit_record_path,
+    forbid_execution,
+    read_exit_record,
+)
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXECUTE",
+    "TAG_VARIABLE",
     "Abort",
     "CliCommand",
     "Condition",
@@ -40,6 +48,7 @@ __all__ = [
     "Submitted",
     "WorkflowCondition",
     "exit_record_path",
+    "forbid_execution",
     "read_exit_record",
 ]
 

@@ -19,6 +19,7 @@ from motoko_core import lifecycle
 from motoko_core.launch import launcher as launcher_module
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.records import handle_of
+from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.states import is_active
 from motoko_core.study.feed import feed_of
@@ -84,8 +85,8 @@ async def launching(
 ) -> AsyncIterator[Launcher]:
     """A launcher at work in this process; the block is cancelled if the launcher dies."""
     generator = generator or BashGenerator(BashOptions(slots=slots))
-    managers = [workflow.task_managers[study] for study in studies]
-    launcher = Launcher(managers, generator, keep_jobs=keep_jobs, **settings)
+    services = {workflow.task_managers[study]: Service(generator=generator) for study in studies}
+    launcher = Launcher(services, keep_jobs=keep_jobs, **settings)
     running = asyncio.create_task(launcher.run())
     block = asyncio.current_task()
     assert block is not None
@@ -97,8 +98,6 @@ async def launching(
     finally:
         launcher.stop()
         await asyncio.wait_for(running, TIMEOUT_S)
-        if isinstance(generator, BashGenerator):
-            await generator.close()
 
 
 def entries_of(workflow: Workflow, reference: str) -> dict[str, Any]:

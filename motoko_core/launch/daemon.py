@@ -19,6 +19,7 @@ from motoko_core.daemons import Daemon, private_directory, stop_daemons, wait_un
 from motoko_core.errors import MotokoError
 from motoko_core.launch.generators import make_generator, make_generators
 from motoko_core.launch.launcher import Launcher
+from motoko_core.launch.service import Service
 from motoko_core.lifecycle import ORCHESTRATOR_LOCK, state_directory
 from motoko_core.locks import held, holder
 from motoko_core.states import ACTIVE, CREATED
@@ -135,7 +136,8 @@ def run_launcher(
         for manager, lock in zip(managers, launcher_locks(managers), strict=True):
             manager.base  # noqa: B018  connect (and have the server up) before anybody takes us for ready
             stack.enter_context(held(lock, f"a launcher of study {manager.study!r} is running already", hint))
-        asyncio.run(_serve(Launcher(managers, made, keep_jobs=keep_jobs)))
+        services = {manager: Service(generator=made) for manager in managers}
+        asyncio.run(_serve(Launcher(services, keep_jobs=keep_jobs)))
 
 
 def stop_jobs(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
@@ -148,7 +150,9 @@ def stop_jobs(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
         start_servers([manager.database.server for manager in managers], timeout_s=_LOOK_TIMEOUT_S)
         busy = [m for m in managers if under_way & m.database.index.states(None).keys()]
         if busy:
-            launcher = Launcher(busy, make_generator(workflow), keep_jobs=False)
+            generator = make_generator(workflow)
+            services = {manager: Service(generator=generator) for manager in busy}
+            launcher = Launcher(services, keep_jobs=False)
             launcher.stop()
             # In a thread: the caller may be inside an event loop.
             with ThreadPoolExecutor(1) as pool:

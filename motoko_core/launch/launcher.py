@@ -1,8 +1,11 @@
 """The launcher: from a CREATED run to a finished one.
 
-claim -> write the run directories -> commit the launched state with a tag -> submit -> commit the handles
--> follow -> settle. After a crash at any point the next launcher finds out from the database and the
-generator where each run stands.
+claim -> write the run directories -> commit the launched state with a tag and what finds the job again ->
+submit -> commit the handles -> follow -> settle. After a crash at any point the next launcher finds out from
+the database, the run directories and the generator where each run stands.
+
+A round of one study does what there is to do of all this in one commit: what has ended is settled, what is
+ready is launched, what waits is claimed.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ZEO.Exceptions import ClientDisconnected
 
@@ -21,31 +24,30 @@ from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
 from motoko_core.launch import records, workspace
 from motoko_core.launch.queue import WaitingRuns
-from motoko_core.session import transact
-from motoko_core.states import ACTIVE, CREATED, FAILURES, is_active
-from motoko_core.study.changes import Changes
+from motoko_core.launch.recovery import recover
+from motoko_core.launch.service import InHand, Service
+from motoko_core.launch.writing import Writer
+from motoko_core.states import is_active
+from motoko_core.study.changes import Batch, Changes
 from motoko_core.study.feed import ChangeFeed, feed_of, fill_indexes
 
 if TYPE_CHECKING:
-    from motoko_core.study.pulse import Pulse
     from motoko_core.task_manager import TaskManager
 
 logger = logging.getLogger("motoko.launcher")
-T = TypeVar("T")
 
 #: Runs in one transaction.
-_BATCH = 200
+_BATCH = 500
 #: How often the launcher looks for itself, whatever is announced.
 _SAFETY_S = 10.0
 #: How long a script may go on after it has said how its run ended, when the launcher is stopped.
 _GRACE_S = 5.0
-#: How long to wait before a server that does not answer is tried again: at first, and at most.
-_RECONNECT_S = (0.1, 5.0)
 
 
 class Launcher:
-    """Launches the runs of some studies through one generator.
+    """Launches the runs of some studies.
 
+    :param services: task manager -> how its runs are launched.
     :param keep_jobs: whether jobs go on when the launcher is stopped; otherwise they are stopped too, and
         their runs wait for the next launcher.
     :param wall_clock: seconds since 1970, which ``not_before`` of a run is compared with.
@@ -53,29 +55,40 @@ class Launcher:
 
     def __init__(
         self,
-        managers: Sequence[TaskManager],
-        generator: JobGenerator,
+        services: Mapping[TaskManager, Service],
         *,
         keep_jobs: bool = True,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.managers = list(managers)
-        self.generator = generator
+        self.services = dict(services)
+        self.managers = list(services)
         self.keep_jobs = keep_jobs
         machines = records.machine_names()
-        self._waiting = {manager: WaitingRuns(manager, machines, wall_clock) for manager in managers}
+        self._waiting = {manager: WaitingRuns(manager, machines, wall_clock) for manager in services}
         self._feeds: dict[TaskManager, ChangeFeed] = {}
         self._changes: dict[TaskManager, Changes] = {}
-        self._jobs: dict[str, tuple[TaskManager, LaunchTask]] = {}
-        self._tags: dict[tuple[TaskManager, int], str] = {}
-        self._ends: list[Ended] = []
+        self._in_hand = InHand()
+        #: Claimed, and their directories are written.
+        self._ready: dict[TaskManager, list[LaunchTask]] = {}
+        self._ends: dict[TaskManager, list[Ended]] = {}
+        #: Tags whose cancellation was asked for, and the cancellations under way.
+        self._cancelled: set[str] = set()
+        self._cancelling: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
+        self._writer = Writer(self._stop)
 
-    async def run(self) -> None:
+    @property
+    def generators(self) -> set[JobGenerator]:
+        """The generators, each once."""
+        return {service.generator for service in self.services.values()}
+
+    async def run(self, *, launching: bool = True) -> None:
         """Work until :meth:`stop` is called.
 
-        :raises MotokoError: the generator gave up.
+        :param launching: if not, no run is launched: what is under way is taken over, runs that are to be
+            cancelled are, and that is all.
+        :raises MotokoError: a generator gave up.
         """
         await fill_indexes(manager.database for manager in self.managers)
         with ExitStack() as stack:
@@ -83,34 +96,25 @@ class Launcher:
                 feed = self._feeds[manager] = stack.enter_context(feed_of(manager.database))
                 changes = self._changes[manager] = stack.enter_context(feed.changes(self._wake.set))
                 changes.put(rescan=True)
-            listener = asyncio.create_task(self._listen())
+            listeners = {asyncio.create_task(self._listen(generator)) for generator in self.generators}
             try:
-                await self._recover()
-                await self._work(listener)
+                for manager, service in self.services.items():
+                    await recover(manager, service, self._in_hand, self._writer)
+                if launching:
+                    await self._work(listeners)
+                else:
+                    await self._only_cancel(listeners)
+                await self._finish()
             except ClientDisconnected:
                 if not self._stopping:
                     raise
                 logger.warning("a server does not answer; the next launcher finds out how the jobs ended")
             finally:
-                listener.cancel()
-                await asyncio.gather(listener, return_exceptions=True)
-
-    async def _work(self, listener: asyncio.Task[None]) -> None:
-        while not self._stopping:
-            self._take_in()
-            await self._settle()
-            launched = [manager for manager in self.managers if await self._launch(manager)]
-            # The others are asked first next time: one study's runs do not take every free processor.
-            self.managers.sort(key=launched.__contains__)
-            if not launched and not self._ends:
-                await self._sleep(listener)
-            if listener.done():
-                listener.result()
-                raise MotokoError("the generator stopped telling which jobs end")
-        await self._hear()
-        await self._settle()
-        if not self.keep_jobs:
-            await self._cancel_everything()
+                for task in listeners | self._cancelling:
+                    task.cancel()
+                await asyncio.gather(*listeners, *self._cancelling, return_exceptions=True)
+                for generator in self.generators:
+                    await generator.close()
 
     def stop(self) -> None:
         """End :meth:`run` soon."""
@@ -120,6 +124,34 @@ class Launcher:
     @property
     def _stopping(self) -> bool:
         return self._stop.is_set()
+
+    async def _work(self, listeners: set[asyncio.Task[None]]) -> None:
+        while not self._stopping:
+            self._take_in()
+            busy = [manager for manager in self.managers if await self._round(manager)]
+            # The others are asked first next time: one study's runs do not take every free processor.
+            self.managers.sort(key=busy.__contains__)
+            if not busy and not any(self._ends.values()):
+                await self._sleep(listeners)
+            _check(listeners)
+
+    async def _only_cancel(self, listeners: set[asyncio.Task[None]]) -> None:
+        self._take_in()
+        while self._cancelled and not self._stopping:
+            await self._settle()
+            if self._cancelled:
+                await self._sleep(listeners)
+            self._take_in()
+            _check(listeners)
+
+    async def _finish(self) -> None:
+        for manager, tasks in self._ready.items():
+            await self._hand_back(manager, tasks)
+        self._ready.clear()
+        await self._hear()
+        await self._settle()
+        if not self.keep_jobs:
+            await self._cancel_everything()
 
     def _take_in(self) -> None:
         """Take in which runs have changed."""
@@ -131,13 +163,14 @@ class Launcher:
                 self._waiting[manager].fill()
             else:
                 self._waiting[manager].changed(batch.changes)
+            self._cancel_marked(manager, batch)
 
-    async def _sleep(self, listener: asyncio.Task[None]) -> None:
+    async def _sleep(self, listeners: set[asyncio.Task[None]]) -> None:
         waker = asyncio.create_task(self._wake.wait())
         try:
             timeout = min(_SAFETY_S, *(waiting.due_in_s() for waiting in self._waiting.values()))
             done, _ = await asyncio.wait(
-                {waker, listener}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                {waker, *listeners}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             waker.cancel()
@@ -146,65 +179,88 @@ class Launcher:
             for changes in self._changes.values():
                 changes.put(rescan=True)
 
-    async def _listen(self) -> None:
-        async for ended in self.generator.ended():
-            self._ends.append(ended)
-            self._wake.set()
+    async def _listen(self, generator: JobGenerator) -> None:
+        async for ended in generator.ended():
+            if manager := self._in_hand.manager_of(ended.tag):
+                self._ends.setdefault(manager, []).append(ended)
+                self._wake.set()
 
     async def _hear(self) -> None:
-        """Let the ends that the generator knows already arrive."""
+        """Let the ends that the generators know already arrive."""
         for _ in range(10):  # turns of the loop: the system's notice, the generator's queue, the listener
             await asyncio.sleep(0)
 
-    # ------------------------------------------------------------------ launching
+    # ------------------------------------------------------------------ rounds
 
-    async def _launch(self, manager: TaskManager) -> bool:
-        """Launch what can be launched; answer whether there was anything."""
-        if self._stopping:
-            return False
-        wanted = self._waiting[manager].take(self.generator.room(), _BATCH)
-        if not wanted:
+    async def _round(self, manager: TaskManager) -> bool:
+        """Do what there is to do for one study, in one commit; answer whether there was anything."""
+        generator = self.services[manager].generator
+        ends = self._ends_of(manager)
+        wanted = self._wanted(manager)
+        ready = self._ready.pop(manager, [])
+        if not (ends or ready or wanted):
             return False
         tags = records.new_tags(manager, wanted)
-        claimed = await self._write(manager, "claim", lambda: records.claim(manager, tags))
+        intents = dict(zip((task.tag for task in ready), generator.intents(ready), strict=True))
+
+        def work() -> tuple[set[int], list[int]]:
+            records.fetch(manager, (*ends, *tags))
+            if ends:
+                records.settle(manager, ends)
+            launched = {task.run_id: (task.tag, intents[task.tag]) for task in ready}
+            ours = records.launched(manager, launched, generator.launched_state) if launched else []
+            return set(ours), records.claim(manager, tags) if tags else []
+
+        ours, claimed = await self._writer.write(manager, "round", work)
+        for task in ready:
+            if task.run_id not in ours:
+                self._in_hand.remove(task.tag)  # somebody has reset it meanwhile
+        await self._submit(manager, [task for task in ready if task.run_id in ours], intents)
         await self._end_earlier(manager, claimed)
-        tasks = await self._prepare(manager, {run_id: tags[run_id] for run_id in claimed})
-        intents = dict(zip((task.tag for task in tasks), self.generator.intents(tasks), strict=True))
-        ready = {task.run_id: (task.tag, intents[task.tag]) for task in tasks}
-        state = self.generator.launched_state
-        ours = await self._write(manager, "launch", lambda: records.launched(manager, ready, state))
-        batch = [task for task in tasks if task.run_id in ours]
+        if claimed:
+            self._ready[manager] = await self._prepare(manager, {run: tags[run] for run in claimed})
+        return True
+
+    def _wanted(self, manager: TaskManager) -> list[int]:
+        """Runs to be claimed: a fair share of those that the generator has room for."""
+        if self._stopping:
+            return []
+        service = self.services[manager]
+        limit, room = _BATCH, service.generator.room()
+        if room is not None:
+            sharers = [m for m, s in self.services.items() if s.generator is service.generator]
+            # The generator does not know yet of those that are ready.
+            room -= sum(len(self._ready.get(sharer, ())) for sharer in sharers)
+            hungry = sum(bool(self._waiting[sharer]) for sharer in sharers)
+            limit = min(limit, -(-room // max(1, hungry)))
+        return self._in_hand.take(service, self._waiting[manager], manager, limit)
+
+    async def _submit(
+        self, manager: TaskManager, batch: Sequence[LaunchTask], intents: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         for task in batch:
-            self._follow(manager, task)
             logger.info("launching %s in %s", task.task, task.directory)
         if batch:
-            answers = await self.generator.submit(batch)
+            answers = await self.services[manager].generator.submit(batch)
             await self._note(manager, {task.tag: task for task in batch}, answers, intents)
-        return True
 
     async def _end_earlier(self, manager: TaskManager, run_ids: Sequence[int]) -> None:
         """Stop jobs whose runs were reset while they ran: two executions would share one directory."""
-        tags = [tag for run_id in run_ids if (tag := self._tags.get((manager, run_id)))]
+        in_hand = self._in_hand.tags(manager)
+        tags = [in_hand[run_id] for run_id in run_ids if run_id in in_hand]
         if tags:
             logger.info("stopping %d jobs: their runs were reset, and start again", len(tags))
-            await self.generator.cancel(tags)
-
-    def _follow(self, manager: TaskManager, task: LaunchTask) -> None:
-        self._jobs[task.tag] = (manager, task)
-        self._tags[manager, task.run_id] = task.tag
-
-    def _unfollow(self, tag: str) -> tuple[TaskManager, LaunchTask] | None:
-        found = self._jobs.pop(tag, None)
-        if found and self._tags.get((found[0], found[1].run_id)) == tag:
-            del self._tags[found[0], found[1].run_id]
-        return found
+            await self.services[manager].generator.cancel(tags)
 
     async def _prepare(self, manager: TaskManager, tags: Mapping[int, str]) -> list[LaunchTask]:
+        settings = self.services[manager].settings
+
         def work() -> tuple[list[LaunchTask], dict[int, tuple[Ended, str]]]:
             good, bad = [], {}
+            records.fetch(manager, tags, jobs=True)
             for run_id, tag in tags.items():
                 try:
-                    task = records.task_of(manager, run_id)
+                    task = records.task_of(manager, run_id, settings)
                     if task.tag == tag:  # else somebody has reset it already
                         records.prepare(manager, task)
                         good.append(task)
@@ -212,7 +268,9 @@ class Launcher:
                     bad[run_id] = _refused(tag), str(error)
             return good, bad
 
-        good, bad = await self._write(manager, "prepare", work)
+        good, bad = await self._writer.write(manager, "prepare", work)
+        for task in good:
+            self._in_hand.add(manager, task)
         await self._refuse(manager, bad)
         return good
 
@@ -226,41 +284,59 @@ class Launcher:
         handles, bad = {}, {}
         for answer in answers:
             run_id = tasks[answer.tag].run_id
-            if answer.handle is not None:
-                if answer.handle != intents[answer.tag]:  # that is written down already
-                    handles[run_id] = (answer.tag, answer.handle)
-            else:
-                self._unfollow(answer.tag)
+            if answer.handle is None:
+                self._in_hand.remove(answer.tag)
                 bad[run_id] = _refused(answer.tag), answer.error or "the generator gave no reason"
+            elif answer.handle != intents[answer.tag]:  # else it is written down already
+                handles[run_id] = (answer.tag, answer.handle)
         if handles:
-            await self._write(manager, "note", lambda: records.submitted(manager, handles))
+            await self._writer.write(manager, "note", lambda: records.submitted(manager, handles))
         await self._refuse(manager, bad)
 
     async def _refuse(self, manager: TaskManager, ends: Mapping[int, tuple[Ended, str]]) -> None:
         for run_id, (_, error) in ends.items():
             logger.error("%s.%d cannot be launched: %s", manager.study, run_id, error)
         if ends:
-            await self._write(manager, "refuse", lambda: records.settle(manager, ends))
+            await self._writer.write(manager, "refuse", lambda: records.settle(manager, ends))
 
     # ------------------------------------------------------------------ ending
 
-    async def _settle(self) -> None:
-        """Write the ends that the generator has told, in one transaction per study."""
-        ends, self._ends = self._ends, []
-        by_manager: dict[TaskManager, dict[int, tuple[Ended, str]]] = {}
-        for end in ends:
-            followed = self._unfollow(end.tag)
-            if followed is None:
+    def _ends_of(self, manager: TaskManager) -> dict[int, tuple[Ended, str]]:
+        """Take the ends of one study's runs, with what is told of a failure."""
+        found = {}
+        for end in self._ends.pop(manager, []):
+            job = self._in_hand.remove(end.tag)
+            if job is None:
                 continue
-            manager, task = followed
+            task = job[1]
+            self._cancelled.discard(end.tag)
             good = end.exit_code == 0 and end.reason is None
-            stderr = "" if good else workspace.stderr_tail(task.stderr)
+            words = "" if good else workspace.stderr_tail(task.stderr)
             if end.message:
-                stderr = f"{stderr.rstrip()}\n{end.message}".lstrip()
-            by_manager.setdefault(manager, {})[task.run_id] = (end, stderr)
+                words = f"{words}\n{end.message}" if words and words[-1] != "\n" else words + end.message
+            found[task.run_id] = end, words
             logger.info("%s ended: exit code %s %s", task.task, end.exit_code, end.reason or "")
-        for manager, found in by_manager.items():
-            await self._write(manager, "settle", partial(records.settle, manager, found))
+        return found
+
+    async def _settle(self) -> None:
+        """Write the ends that the generators have told, in one transaction per study."""
+        for manager in self.managers:
+            if found := self._ends_of(manager):
+                await self._writer.write(manager, "settle", partial(records.settle, manager, found))
+
+    def _cancel_marked(self, manager: TaskManager, batch: Batch) -> None:
+        """Have those jobs cancelled whose runs say so."""
+        tags, rows = self._in_hand.tags(manager), manager.database.index.rows
+        run_ids = list(tags) if batch.rescan else [c.run_id for c in batch if c.run_id in tags]
+        marked = {tags[run_id] for run_id in run_ids if rows.value(run_id, records.CANCEL)}
+        if wanted := marked - self._cancelled:
+            self._cancelled |= wanted
+            logger.info("%s: cancelling %d jobs", manager.study, len(wanted))
+            cancel = self.services[manager].generator.cancel(sorted(wanted))
+            # Jobs may take their time to end, and the others go on.
+            task = asyncio.ensure_future(cancel)
+            self._cancelling.add(task)
+            task.add_done_callback(self._cancelling.discard)
 
     async def _let_end(self) -> None:
         """Wait for the jobs whose runs are over already: their scripts are about to exit."""
@@ -272,7 +348,7 @@ class Launcher:
             waiting.cancel()
         while True:
             await self._settle()
-            over = [tag for tag, (manager, task) in self._jobs.items() if _is_over(manager, task)]
+            over = [task for manager, task in self._in_hand.tasks() if _is_over(manager, task)]
             if not over or loop.time() >= end:
                 return
             self._wake.clear()
@@ -282,87 +358,35 @@ class Launcher:
 
     async def _cancel_everything(self) -> None:
         await self._let_end()
-        if not self._jobs:
+        if not self._in_hand:
             return
-        logger.info("stopping %d jobs; their runs wait for the next launcher", len(self._jobs))
-        await self.generator.cancel(list(self._jobs))
+        jobs = self._in_hand.tasks()
+        logger.info("stopping %d jobs; their runs wait for the next launcher", len(jobs))
+        for generator in self.generators:
+            tags = [task.tag for manager, task in jobs if self.services[manager].generator is generator]
+            await generator.cancel(tags)
         await self._hear()
         # One that ended by itself at the last moment is not to be executed again.
-        self._ends = [end for end in self._ends if end.reason != "CANCELLED"]
+        for manager, ends in self._ends.items():
+            self._ends[manager] = [end for end in ends if end.reason != "CANCELLED"]
         await self._settle()
-        by_manager: dict[TaskManager, dict[int, str]] = {}
-        for tag, (manager, task) in self._jobs.items():
-            by_manager.setdefault(manager, {})[task.run_id] = tag
-        for manager, tags in by_manager.items():
-            await self._write(manager, "hand back", partial(records.hand_back, manager, tags))
-
-    # ------------------------------------------------------------------ recovery
-
-    async def _recover(self) -> None:
-        """Take over what an earlier launcher had in hand."""
-        # A script may have said itself that it failed: how it ended is told as well.
-        states = (ACTIVE - {CREATED}) | FAILURES
         for manager in self.managers:
-            ids = sorted(manager.database.index.candidates(states=frozenset(states)))
-            tags = await self._write(manager, "look", partial(records.in_hand, manager, ids))
-            back: dict[int, str] = {}
-            found: dict[int, LaunchTask] = {}
-            for run_id, tag in tags.items():
-                try:
-                    found[run_id] = await self._write(
-                        manager, "look", partial(records.task_of, manager, run_id)
-                    )
-                except MotokoError:
-                    back[run_id] = tag  # what is wrong with it is said when it is launched again
-            handles = [(task, records.handle_of(task.options).get("data")) for task in found.values()]
-            followed = await self.generator.adopt(handles) if handles else set()
-            for run_id, task in found.items():
-                if task.tag in followed:
-                    self._follow(manager, task)
-                else:
-                    back[run_id] = task.tag
-            if followed:
-                logger.info("%s: %d jobs are followed again", manager.study, len(followed))
-            if back:
-                logger.info("%s: %d runs were claimed and never started", manager.study, len(back))
-                await self._write(manager, "hand back", partial(records.hand_back, manager, back))
+            await self._hand_back(manager, [task for m, task in self._in_hand.tasks() if m is manager])
 
-    async def _write(self, manager: TaskManager, what: str, work: Callable[[], T]) -> T:
-        """Transact; while the server does not answer, try again.
+    async def _hand_back(self, manager: TaskManager, tasks: Sequence[LaunchTask]) -> None:
+        if not tasks:
+            return
+        tags = {task.run_id: task.tag for task in tasks}
+        await self._writer.write(manager, "hand back", partial(records.hand_back, manager, tags))
+        for task in tasks:
+            self._in_hand.remove(task.tag)
 
-        What ``work`` does may be done already when it is called again: nobody knows what became of a commit
-        when the connection was lost.
 
-        :raises ClientDisconnected: the server does not answer, and the launcher is to stop.
-        """
-        delay_s, longest_s = _RECONNECT_S
-        pulse = manager.database.pulse
-        while True:
-            if not pulse.is_fresh:
-                await self._answered(pulse)
-            try:
-                return transact(f"launcher of {manager.study}: {what}", work)
-            except ClientDisconnected:
-                if self._stopping:
-                    raise
-                pulse.lost()
-                await asyncio.sleep(delay_s)
-                delay_s = min(longest_s, 2 * delay_s)
-
-    async def _answered(self, pulse: Pulse) -> None:
-        """Wait for a server: nothing synchronous is begun while it is silent, or the loop would hang."""
-        answering = asyncio.ensure_future(pulse.answered())
-        stopping = asyncio.ensure_future(self._stop.wait())
-        try:
-            await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                await asyncio.wait({answering}, timeout=_GRACE_S)
-            if not answering.done():
-                raise ClientDisconnected("the server does not answer")
-            answering.result()
-        finally:
-            answering.cancel()
-            stopping.cancel()
+def _check(listeners: set[asyncio.Task[None]]) -> None:
+    for listener in listeners:
+        if listener.done():
+            listener.result()
+            raise MotokoError("the generator stopped telling which jobs end")
 
 
 def _refused(tag: str) -> Ended:
@@ -371,5 +395,4 @@ def _refused(tag: str) -> Ended:
 
 def _is_over(manager: TaskManager, task: LaunchTask) -> bool:
     """Whether the run of a job has got its last state."""
-    index = manager.database.index
-    return not is_active(index.rows.value(task.run_id, "state"))
+    return not is_active(manager.database.index.rows.value(task.run_id, "state"))

@@ -49,17 +49,24 @@ class WaitingRuns:
         """Seconds until the next run that must not start yet may start; infinite if there is none."""
         return max(0.0, self._later[0][0] - self._wall_clock()) if self._later else float("inf")
 
-    def take(self, room: int | None, limit: int) -> list[int]:
-        """As many runs as there is room for; the last one may ask for more, and waits its turn.
+    def __bool__(self) -> bool:
+        """Whether a run may be waiting."""
+        return bool(self._ready)
 
-        They are not offered again before they change.
+    def take(self, limit: int, free: int | None = None, *, idle: bool = True) -> list[int]:
+        """Take runs, in the order in which they wait; they are not offered again before they change.
+
+        :param limit: so many at most.
+        :param free: so many processors' worth; one that asks for more waits until nothing else runs, and so
+            do those behind it. None: no limit.
+        :param idle: whether nothing runs now.
         """
         taken: list[int] = []
         for run_id in self._in_turn(limit):
-            if room is not None:
-                if room <= 0:
+            if free is not None:
+                free -= processors(self._row(run_id))
+                if free < 0 and (taken or not idle):
                     break
-                room -= processors(self._row(run_id))
             heapq.heappop(self._ready)
             taken.append(run_id)
         return taken

@@ -24,7 +24,7 @@ from motoko_core.launch import workspace
 from motoko_core.lifecycle import runs_directory
 from motoko_core.states import CREATED, FAILED, FINISHED, TOBELAUNCHED, is_active, is_failure
 from motoko_core.study.blackdynamite import new_file
-from motoko_core.study.values import values_of
+from motoko_core.study.values import prefetch, values_of
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 #: A text, not a mapping: when a script and the launcher change a run at the same time, the database merges
 #: the changes only if all values of the run can be ordered.
 HANDLE = "handle"
+#: Set on a run that a launcher has in hand: it is to be cancelled. When that was asked for, as a text.
+CANCEL = "cancel"
 
 
 def machine_names() -> frozenset[str]:
@@ -44,6 +46,11 @@ def _requirements() -> str:
     """The installed distributions, which ``canYouDigIt runs info --run_id`` shows for a run."""
     found = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}
     return "\n".join(sorted(found))
+
+
+@lru_cache(maxsize=1)
+def _user() -> str:
+    return getpass.getuser()
 
 
 def _runs(manager: TaskManager, run_ids: Iterable[int]) -> Iterable[tuple[int, Any]]:
@@ -101,12 +108,27 @@ def claim(manager: TaskManager, tags: Mapping[int, str]) -> list[int]:
             }
         )
         run.entries.pop("not_before", None)
+        run.entries.pop(CANCEL, None)
         claimed.append(run_id)
     return claimed
 
 
-def task_of(manager: TaskManager, run_id: int) -> LaunchTask:
+def fetch(manager: TaskManager, run_ids: Iterable[int], *, jobs: bool = False) -> None:
+    """Have the server send these runs together, and their jobs; one by one each takes a round trip."""
+    base = manager.base
+    runs = [run for _, run in _runs(manager, run_ids)]
+    connection = base._get_runs()._p_jar
+    prefetch(connection, runs, "entries", "configfiles")
+    if jobs:
+        entries = base._get_jobs().entries
+        found = [entries.get(run.entries.get("job_id")) for run in runs]
+        prefetch(connection, [job for job in found if job is not None], "entries")
+
+
+def task_of(manager: TaskManager, run_id: int, settings: Any = None) -> LaunchTask:
     """What the generator needs to know of a claimed run.
+
+    :param settings: the generator's options for this task manager.
 
     :raises ~motoko_core.errors.TaskError: the run lacks something, or is gone.
     """
@@ -132,6 +154,7 @@ def task_of(manager: TaskManager, run_id: int) -> LaunchTask:
         script=file.filename,
         nproc=nproc,
         options=dict(values_of(run)),
+        settings=settings,
     )
 
 
@@ -169,7 +192,7 @@ def prepare(manager: TaskManager, task: LaunchTask) -> None:
         host=manager.host,
         study=base.schema,
         run_id=task.run_id,
-        user=getpass.getuser(),
+        user=_user(),
     )
     workspace.prepare(task.directory, files=texts, script_name=task.script, script=script)
 
@@ -204,9 +227,19 @@ def hand_back(manager: TaskManager, tags: Mapping[int, str]) -> None:
         if _tag(run) != tags[run_id]:
             continue  # somebody has reset the run meanwhile
         run.entries.pop(HANDLE)
-        if is_active(run.entries.get("state")):
-            run.entries["state"] = CREATED
-            run.entries["start_time"] = None
+        if not is_active(run.entries.get("state")):
+            continue
+        if run.entries.pop(CANCEL, None):
+            cancel(run)
+        else:
+            run.entries.update({"state": CREATED, "start_time": None})
+
+
+def cancel(run: Any) -> None:
+    """Write that a run was cancelled which nobody executes."""
+    attempt = (run.entries.get("failure") or {}).get("attempt", 1)
+    failure = {"reason": "CANCELLED", "exit_code": None, "attempt": attempt, "stderr": ""}
+    run.entries.update({"state": FAILED, "failure": failure})
 
 
 def settle(manager: TaskManager, ends: Mapping[int, tuple[Ended, str]]) -> None:
@@ -217,6 +250,7 @@ def settle(manager: TaskManager, ends: Mapping[int, tuple[Ended, str]]) -> None:
         if _tag(run) != ended.tag:
             continue  # as above
         entries.pop(HANDLE)
+        entries.pop(CANCEL, None)
         good = ended.exit_code == 0 and ended.reason is None
         if is_active(entries.get("state")):
             entries["state"] = FINISHED if good else FAILED

@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import time
+from collections.abc import Collection, Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
-#: $0 of a job's wrapper; with the tag behind it, the job is recognized.
-TITLE = "motoko-job"
-#: How long a process may be without a command line when it begins.
-_BEGINNING_S = 1.0
+from motoko_core.interfaces import TAG_VARIABLE
+
+#: How often a process is looked at where the system announces nothing.
+_POLL_S = 0.02
 
 
-def is_job(pid: int, start: float | None, tag: str) -> bool:
-    """Whether process ``pid`` is the wrapper of the job ``tag``, and not a later process with its number.
-
-    Start times shift when the system's clock is set, therefore the tag decides if they differ.
-    """
-    try:
-        process = psutil.Process(pid)
-        if start is not None and abs(process.create_time() - start) < 0.1:
-            return True
-        return _command(process)[3:5] == [TITLE, tag]
-    except psutil.Error:
-        return False
-
-
-def _command(process: psutil.Process) -> list[str]:
-    """The command line of a process; if it is just beginning, the system does not know it for a moment.
-
-    :raises psutil.Error: it has ended, or is none of our business.
-    """
-    end = time.monotonic() + _BEGINNING_S
-    # (The program is known by then; a process that is being taken apart, or of the system's own, has none.)
-    while not (command := process.cmdline()) and process.exe() and time.monotonic() < end:
-        time.sleep(0.001)
-    return command
-
-
-def wrappers() -> dict[str, int]:
-    """Tag -> process id of all jobs of this user."""
-    found = {}
-    for process in psutil.process_iter(["pid", "uids"]):
-        uids = process.info["uids"]
-        if uids is None or uids.real != os.getuid():
-            continue
-        with suppress(psutil.Error):
-            command = _command(process)
-            if len(command) > 4 and command[3] == TITLE:
-                found[command[4]] = process.info["pid"]
+def processes_of(tags: Collection[str]) -> dict[str, list[int]]:
+    """Tag -> ids of the processes that belong to that job: they have the tag in their environment."""
+    found: dict[str, list[int]] = {}
+    wanted = {f"{TAG_VARIABLE}={tag}".encode(): tag for tag in tags}
+    for pid in psutil.pids() if wanted else ():
+        with suppress(OSError):  # somebody else's, or gone
+            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            for word in wanted.keys() & set(words):
+                found.setdefault(wanted[word], []).append(pid)
     return found
 
 
-def living(groups: set[int]) -> set[int]:
+def first_of(pids: Iterable[int]) -> int | None:
+    """That process of a job whose end is the job's: it leads the session."""
+    for pid in pids:
+        with suppress(OSError):
+            if os.getsid(pid) == pid:
+                return pid
+    return None
+
+
+async def end_of(pid: int) -> None:
+    """Return when a process has ended, or is a zombie; it need not be a child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except (AttributeError, OSError):  # not Linux, or older than 5.3, or no descriptor left
+        await asyncio.to_thread(_wait, pid)
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _wait(pid: int) -> None:
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(_POLL_S)
+
+
+def living(groups: Collection[int]) -> set[int]:
     """Return the groups with a member that runs; zombies, which some containers never reap, do not count."""
     living = set()
     for pid in psutil.pids() if groups else ():
@@ -64,6 +75,12 @@ def living(groups: set[int]) -> set[int]:
     return living
 
 
+def signal_process(pid: int, signal_number: int) -> None:
+    """Send a signal to a process, if it is there."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal_number)
+
+
 def signal_group(group: int, signal_number: int) -> bool:
     """Send a signal to a process group; False if it has no member any more, or not ours."""
     try:
@@ -71,3 +88,16 @@ def signal_group(group: int, signal_number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+async def stop_groups(groups: Iterable[int], grace_s: float) -> None:
+    """Stop process groups: SIGTERM, and SIGKILL after ``grace_s`` seconds for what is left."""
+    left = {group for group in groups if signal_group(group, signal.SIGTERM)}
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + grace_s
+    # A group can outlive its first process (a program that tidies up after its shell has gone), and no event
+    # announces its end. While it has a member, its number is not given to another.
+    while (left := living(left)) and loop.time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_POLL_S)
+    for group in left:
+        signal_group(group, signal.SIGKILL)

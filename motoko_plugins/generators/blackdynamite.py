@@ -25,7 +25,7 @@ import attrs
 from motoko_core.errors import ConfigError
 from motoko_core.hookspecs import hookimpl
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
-from motoko_plugins.generators.bash import job_environment
+from motoko_plugins.generators._environment import job_environment
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import transaction
 
 from motoko_core import lifecycle
 from motoko_core.launch.launcher import Launcher
+from motoko_core.launch.service import Service
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator
 from tests.conftest import create_tasks, orchestrate, set_state, stop_everything, write_workflow
@@ -173,7 +174,7 @@ async def test_a_study_that_blackdynamite_made_is_read_and_goes_on(directory: Pa
     frame = workflow.mult.select().to_dataframe()
     assert frame["result"].tolist()[0] == 4.5
     assert "t" not in frame
-    launcher = Launcher([workflow.mult], BashGenerator())
+    launcher = Launcher({workflow.mult: Service(generator=BashGenerator())})
     assert launcher.managers == [workflow.mult]
     async with launching(workflow, studies=["mult"]):
         (other,) = await settled(workflow, "mult.2")

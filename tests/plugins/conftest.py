@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,12 +20,15 @@ from tests.launching import fifo
 __all__ = ["fifo", "generator", "make_task", "next_ends", "run", "watching"]
 
 
-def make_task(root: Path, script: str, number: int = 1, **changes: Any) -> LaunchTask:
+_numbers = itertools.count(1)
+
+
+def make_task(root: Path, text: str, number: int = 1, **changes: Any) -> LaunchTask:
     directory = root / f"run-{number}"
     directory.mkdir(exist_ok=True)
-    (directory / "launch.sh").write_text(script)
+    (directory / "launch.sh").write_text(text)
     values: dict[str, Any] = {
-        "tag": f"{root}:{number}",
+        "tag": f"motoko-add-{number}-{next(_numbers)}",
         "task": f"add.{number}",
         "run_id": number,
         "run_name": "wf",

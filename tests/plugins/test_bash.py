@@ -12,33 +12,32 @@ import pytest
 from motoko_core.errors import ConfigError
 from motoko_core.interfaces import Ended
 from motoko_plugins.generators import bash
-from motoko_plugins.generators.bash import EXIT_CODE_FILE, BashGenerator, BashOptions
+from motoko_plugins.generators._environment import job_environment
+from motoko_plugins.generators.bash import BashGenerator, BashOptions
 from tests.conftest import TIMEOUT_S
 from tests.launching import read_line, release
 from tests.plugins.conftest import make_task, next_ends, run
 
 
 @pytest.mark.parametrize(
-    ("script", "exit_code", "reason"),
+    ("script", "exit_code"),
     [
-        ("true", 0, None),
-        ("false", 1, None),
-        ("exit 3", 3, None),
-        ("exit 137", 137, None),
-        ("kill -9 $$", -9, "SIGNAL"),
-        ("kill -SEGV $$", -11, "SIGNAL"),
-        ("kill -9 0", -9, "SIGNAL"),  # the whole group, wrapper included
-        ("bash -c 'kill -9 $$'", 137, None),  # the last command was killed, as shells say it
-        (f"rm {EXIT_CODE_FILE}; exit 4", 4, None),
-        ("kill -9 $PPID; sleep 1000", -9, "SIGNAL"),  # the wrapper alone: the script goes as well
+        ("true", 0),
+        ("false", 1),
+        ("exit 3", 3),
+        ("exit 137", 137),
+        ("kill -9 $$", -9),
+        ("kill -SEGV $$", -11),
+        ("kill -9 0", -9),  # the whole group
+        ("bash -c 'kill -9 $$'; exit $?", 137),  # a command was killed, as shells say it
+        ("rm .motoko-*; exit 4", 4),
     ],
 )
 async def test_the_end_tells_the_exit_code_or_the_signal(
-    generator: BashGenerator, tmp_path: Path, script: str, exit_code: int, reason: str | None
+    generator: BashGenerator, tmp_path: Path, script: str, exit_code: int
 ) -> None:
     task = make_task(tmp_path, script)
-    assert await run(generator, task) == Ended(tag=task.tag, exit_code=exit_code, reason=reason)
-    assert generator.room() == 4
+    assert await run(generator, task) == Ended(tag=task.tag, exit_code=exit_code)
 
 
 async def test_output_goes_to_files_that_a_new_attempt_starts_afresh(
@@ -50,7 +49,7 @@ async def test_output_goes_to_files_that_a_new_attempt_starts_afresh(
     assert first.stderr.read_text() == "wrong\n"
     assert first.stderr.name == "a_b.e1"
 
-    second = make_task(tmp_path, "echo once", run_name="a/b", tag="second attempt")
+    second = make_task(tmp_path, "echo once", run_name="a/b", tag="motoko-second-attempt")
     await run(generator, second)
     assert second.stdout.read_text() == "once\n"
     assert second.stderr.read_text() == ""
@@ -60,19 +59,18 @@ async def test_the_job_is_alone_in_its_session_with_default_signals(
     generator: BashGenerator, tmp_path: Path
 ) -> None:
     # SIGPIPE, which Python ignores, ends `yes`: 141 instead of an error message.
-    script = 'ps -o sid= -p $$; echo $PPID; yes | head -1 >/dev/null; echo "${PIPESTATUS[0]}"'
+    script = 'ps -o sid= -p $$; echo $$; yes | head -1 >/dev/null; echo "${PIPESTATUS[0]}"'
     task = make_task(tmp_path, script)
     await run(generator, task)
-    session, wrapper, status = task.stdout.read_text().split()
-    assert session == wrapper
+    session, pid, status = task.stdout.read_text().split()
+    assert session == pid
     assert status == "141"
 
 
-async def test_the_job_holds_none_of_our_descriptors(tmp_path: Path) -> None:
+async def test_the_job_holds_none_of_our_descriptors(tmp_path: Path, generator: BashGenerator) -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     task = make_task(tmp_path, "ls /proc/$$/fd")
-    generator = BashGenerator(BashOptions(slots=1))
     await run(generator, task)
     descriptors = task.stdout.read_text().split()
     assert descriptors == ["0", "1", "2", "255"]  # bash holds its script at 255
@@ -86,41 +84,45 @@ async def test_standard_output_of_the_launcher_can_be_used(
     generator = BashGenerator(BashOptions(slots=1, stdout=True))
     task = make_task(tmp_path, "echo here; echo there >&2")
     await run(generator, task)
+    await generator.close()
     assert capfd.readouterr() == ("here\n", "there\n")
     assert not task.stdout.exists()
 
 
 async def test_the_programs_beside_our_python_are_found_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: BashGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "python").write_text("#!/bin/sh\necho ours\n")
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    generator = BashGenerator(BashOptions(slots=1))
-    task = make_task(tmp_path, "python")
+    programs = str(Path(sys.executable).parent)
+    others = [path for path in os.environ["PATH"].split(os.pathsep) if path != programs]
+    monkeypatch.setenv("PATH", os.pathsep.join(others))
+    task = make_task(tmp_path, "command -v python")
     await run(generator, task)
-    assert task.stdout.read_text() == "ours\n"
-    monkeypatch.setenv("PATH", f"/usr/bin:{tmp_path}")
-    assert bash.job_environment()["PATH"] == f"/usr/bin:{tmp_path}"
+    assert task.stdout.read_text() == f"{programs}/python\n"
+    monkeypatch.setenv("PATH", f"/usr/bin:{programs}")
+    assert job_environment()["PATH"] == f"/usr/bin:{programs}"
 
 
-async def test_a_job_that_cannot_start_is_answered_and_leaves_the_others_alone(
+async def test_a_job_knows_its_tag(generator: BashGenerator, tmp_path: Path) -> None:
+    task = make_task(tmp_path, "echo $MOTOKO_TAG")
+    await run(generator, task)
+    assert task.stdout.read_text() == f"{task.tag}\n"
+
+
+async def test_a_job_that_cannot_start_ends_with_the_reason_and_leaves_the_others_alone(
     generator: BashGenerator, tmp_path: Path
 ) -> None:
     bad = [
         make_task(tmp_path, "true", 1, directory=tmp_path / "absent"),
-        make_task(tmp_path, "true", 2, tag="zero\0byte"),
+        make_task(tmp_path, "true", 2, script="zero\0byte"),
         make_task(tmp_path, "true", 3, run_name="x" * 300),
     ]
     good = make_task(tmp_path, "true", 4)
-    *failed, started = await generator.submit([*bad, good])
-    assert [answer.tag for answer in failed] == [task.tag for task in bad]
-    for answer, task in zip(failed, bad, strict=True):
-        assert answer.handle is None
-        assert answer.error is not None
-        assert f"cannot start {task.task}" in answer.error
-    assert started.handle is not None
-    assert await next_ends(generator, 1) == [Ended(tag=good.tag, exit_code=0)]
+    await generator.submit([*bad, good])
+    *failed, ended = await next_ends(generator, 4)
+    assert [(end.tag, end.reason) for end in failed] == [(task.tag, "SUBMIT") for task in bad]
+    assert all(end.message.startswith("cannot be started: ") for end in failed)
+    assert "absent" in failed[0].message
+    assert ended == Ended(tag=good.tag, exit_code=0)
 
 
 # --------------------------------------------------------------------------- cancelling

@@ -1,184 +1,212 @@
-"""Jobs of the bash generator survive their launcher, and are followed by the next one."""
+"""Jobs of the bash generator survive their launcher and their spawner, and are followed by the next one."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from motoko_core.interfaces import Ended, LaunchTask
-from motoko_plugins.generators.bash import EXIT_CODE_FILE, BashGenerator, BashOptions, read_exit_code
-from tests.launching import release
+from motoko_core.daemons import is_gone, wait_until
+from motoko_core.interfaces import Ended, LaunchTask, exit_record_path
+from motoko_plugins.generators import bash
+from motoko_plugins.generators._processes import processes_of, signal_process
+from motoko_plugins.generators.bash import BashGenerator, BashOptions
+from tests.conftest import TIMEOUT_S
+from tests.launching import read_line, release
 from tests.plugins.conftest import make_task, next_ends
 
 LAUNCHER = """
 import asyncio, json, sys
 from pathlib import Path
+from motoko_core.daemons import is_gone, wait_until
 from motoko_core.interfaces import LaunchTask
-from motoko_plugins.generators.bash import BashGenerator
+from motoko_plugins.generators.bash import BashGenerator, BashOptions
 
 async def main():
-    values = json.loads(sys.argv[1])
-    task = LaunchTask(**(values | {"directory": Path(values["directory"])}))
-    (answer,) = await BashGenerator().submit([task])
-    print(json.dumps(dict(answer.handle)), flush=True)
+    tasks = [LaunchTask(**(v | {"directory": Path(v["directory"])})) for v in json.loads(sys.argv[1])]
+    await BashGenerator(BashOptions(slots=1)).submit(tasks)
     await asyncio.Event().wait()
 
 asyncio.run(main())
 """
 
 
-def launch_and_kill(task: LaunchTask) -> dict[str, Any]:
-    """Have another launcher start the task; kill it with -9; return the handle."""
+def as_json(*tasks: LaunchTask) -> str:
     fields = ("tag", "task", "run_id", "run_name", "script")
-    values = {name: getattr(task, name) for name in fields} | {"directory": str(task.directory)}
-    command = [sys.executable, "-c", LAUNCHER, json.dumps(values)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
-        assert launcher.stdout is not None
-        handle: dict[str, Any] = json.loads(launcher.stdout.readline())
+    return json.dumps(
+        [{name: getattr(t, name) for name in fields} | {"directory": str(t.directory)} for t in tasks]
+    )
+
+
+async def launch_and_kill(*tasks: LaunchTask, fifo: Path) -> None:
+    """Have another launcher start the tasks; kill it with -9 when the first one says something."""
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, as_json(*tasks)]) as launcher:  # noqa: ASYNC220
+        await read_line(fifo)
         launcher.kill()
-    return handle
+
+
+def spawner_of(task: LaunchTask) -> psutil.Process:
+    first, *_ = exit_record_path(task.directory, task.tag).read_text().splitlines()
+    return psutil.Process(int(first.rpartition(":")[2]))
 
 
 @pytest.fixture
-def orphan(tmp_path: Path, fifo: Path) -> Iterator[tuple[LaunchTask, dict[str, Any]]]:
-    task = make_task(tmp_path, f"read < {fifo}; exit 3")
-    handle = launch_and_kill(task)
-    yield task, handle
-    with suppress(ProcessLookupError):
-        os.killpg(handle["pid"], signal.SIGKILL)
+async def orphan(tmp_path: Path, fifo: Path) -> AsyncIterator[LaunchTask]:
+    task = make_task(tmp_path, f"echo > {fifo}; read < {fifo}; exit 3")
+    await launch_and_kill(task, fifo=fifo)
+    yield task
+    for pid in processes_of([task.tag]).get(task.tag, ()):
+        signal_process(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("known", ["pid and start", "pid, clock was set", "nothing", "queued"])
 async def test_a_job_survives_its_launcher_and_is_followed_by_the_next(
-    generator: BashGenerator, orphan: tuple[LaunchTask, dict[str, Any]], fifo: Path, known: str
+    watching: None, generator: BashGenerator, orphan: LaunchTask, fifo: Path
 ) -> None:
-    task, handle = orphan
-    handles = {
-        "pid and start": handle,
-        "pid, clock was set": handle | {"start": handle["start"] + 3600},
-        "nothing": None,
-        "queued": {"pid": None, "start": None},
-    }
-    assert psutil.Process(handle["pid"]).create_time() == pytest.approx(handle["start"], abs=0.01)
-    assert await generator.adopt([(task, handles[known])])
-    assert await generator.adopt([(task, handles[known])])
+    assert await generator.adopt([(orphan, None)]) == {orphan.tag}
+    assert await generator.adopt([(orphan, {})]) == {orphan.tag}
     assert generator.room() == 3
     await release(fifo)
-    assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=3)]
-    assert generator.room() == 4
+    assert await next_ends(generator, 1) == [Ended(tag=orphan.tag, exit_code=3)]
 
     # A third launcher, which comes when all is over, learns the same.
     late = BashGenerator(BashOptions(slots=1))
-    assert await late.adopt([(task, handle)])
-    assert await next_ends(late, 1) == [Ended(tag=task.tag, exit_code=3)]
+    assert await late.adopt([(orphan, {})])
+    assert await next_ends(late, 1) == [Ended(tag=orphan.tag, exit_code=3)]
 
 
-@pytest.mark.parametrize("known", ["pid, clock was set", "nothing"])
-async def test_a_job_that_is_just_beginning_is_found(
-    generator: BashGenerator,
-    orphan: tuple[LaunchTask, dict[str, Any]],
-    fifo: Path,
-    known: str,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_job_that_waited_when_its_launcher_died_never_starts(
+    generator: BashGenerator, tmp_path: Path, fifo: Path
 ) -> None:
-    task, handle = orphan
-    times = iter(range(3))
-    cmdline = psutil.Process.cmdline
-
-    def unknown_at_first(process: psutil.Process) -> list[str]:
-        if process.pid == handle["pid"] and next(times, None) is not None:
-            return []
-        return cmdline(process)
-
-    monkeypatch.setattr(psutil.Process, "cmdline", unknown_at_first)
-    assert await generator.adopt([(task, handle | {"start": 0.0} if known != "nothing" else None)])
-    assert next(times, None) is None
+    first = make_task(tmp_path, f"echo > {fifo}; read < {fifo}", 1)
+    second = make_task(tmp_path, "touch executed", 2)
+    await launch_and_kill(first, second, fifo=fifo)
+    spawner = spawner_of(first)
+    assert await generator.adopt([(first, {}), (second, {})]) == {first.tag}
     await release(fifo)
-    assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=3)]
-
-
-async def test_an_adopted_job_that_is_killed_with_its_wrapper_is_lost(
-    generator: BashGenerator, orphan: tuple[LaunchTask, dict[str, Any]]
-) -> None:
-    task, handle = orphan
-    assert await generator.adopt([(task, handle)])
-    os.killpg(handle["pid"], signal.SIGKILL)
-    assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=None, reason="LOST")]
-
-
-async def test_an_adopted_job_can_be_cancelled(
-    generator: BashGenerator, orphan: tuple[LaunchTask, dict[str, Any]]
-) -> None:
-    task, handle = orphan
-    assert await generator.adopt([(task, handle)])
-    await generator.cancel([task.tag], grace_s=0.2)
+    assert await next_ends(generator, 1) == [Ended(tag=first.tag, exit_code=0)]
+    assert await asyncio.to_thread(wait_until, lambda: is_gone(spawner), TIMEOUT_S)
+    assert not (second.directory / "executed").exists()
+    # Not even if its old spawner, or another launcher, came back to it.
+    await generator.submit([second])
     (end,) = await next_ends(generator, 1)
-    assert (end.tag, end.reason) == (task.tag, "CANCELLED")
+    assert end.reason == "SUBMIT"
+    assert not (second.directory / "executed").exists()
+
+
+async def test_a_spawner_without_launcher_and_job_ends(orphan: LaunchTask, fifo: Path) -> None:
+    spawner = spawner_of(orphan)
+    await release(fifo)
+    assert await asyncio.to_thread(wait_until, lambda: is_gone(spawner), TIMEOUT_S)
+
+
+async def test_an_adopted_job_that_is_killed_tells_the_signal(
+    generator: BashGenerator, orphan: LaunchTask
+) -> None:
+    assert await generator.adopt([(orphan, {})])
+    for pid in processes_of([orphan.tag])[orphan.tag]:
+        signal_process(pid, signal.SIGKILL)
+    assert await next_ends(generator, 1) == [Ended(tag=orphan.tag, exit_code=-9)]
+
+
+async def test_an_adopted_job_whose_spawner_was_killed_is_lost_when_it_ends(
+    generator: BashGenerator, orphan: LaunchTask, fifo: Path
+) -> None:
+    spawner_of(orphan).kill()
+    assert await generator.adopt([(orphan, {})])
+    await release(fifo)
+    (end,) = await next_ends(generator, 1)
+    assert (end.tag, end.exit_code, end.reason) == (orphan.tag, None, "LOST")
+
+
+async def test_a_job_that_vanished_with_its_spawner_is_lost(
+    generator: BashGenerator, orphan: LaunchTask
+) -> None:
+    spawner_of(orphan).kill()
+    for pid in processes_of([orphan.tag])[orphan.tag]:
+        signal_process(pid, signal.SIGKILL)
+    assert await generator.adopt([(orphan, {})])
+    (end,) = await next_ends(generator, 1)
+    assert end.reason == "LOST"
+
+
+async def test_an_adopted_job_can_be_cancelled(generator: BashGenerator, orphan: LaunchTask) -> None:
+    assert await generator.adopt([(orphan, {})])
+    await generator.cancel([orphan.tag], grace_s=0.2)
+    (end,) = await next_ends(generator, 1)
+    assert (end.tag, end.reason) == (orphan.tag, "CANCELLED")
 
 
 async def test_what_ended_while_no_launcher_was_there_is_read_from_the_run_directory(
     generator: BashGenerator, tmp_path: Path
 ) -> None:
     task = make_task(tmp_path, "")
-    (task.directory / EXIT_CODE_FILE).write_text(f"Killed\n137 {task.tag}\n")
-    assert await generator.adopt([(task, None)])
-    assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=-9, reason="SIGNAL")]
+    exit_record_path(task.directory, task.tag).write_text("started elsewhere:1\nended -9\n")
+    assert await generator.adopt([(task, {})])
+    assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=-9)]
 
 
-async def test_a_stranger_with_the_same_pid_and_an_earlier_attempt_are_not_adopted(
+async def test_a_record_of_a_process_that_is_no_spawner_any_more_is_of_a_lost_job(
     generator: BashGenerator, tmp_path: Path
 ) -> None:
     task = make_task(tmp_path, "")
-    (task.directory / EXIT_CODE_FILE).write_text("0 another attempt\n")
-    assert not await generator.adopt([(task, None)])
-    for pid in os.getpid(), 2**22 + 1:
-        assert await generator.adopt([(task, {"pid": pid, "start": 1.0})])
-        (end,) = await next_ends(generator, 1)
-        assert end.reason == "LOST"
-    assert generator.room() == 4
+    record = exit_record_path(task.directory, task.tag)
+    record.write_text(f"started {socket.gethostname()}:{os.getpid()}\n")
+    assert await generator.adopt([(task, {})])
+    (end,) = await next_ends(generator, 1)
+    assert end.reason == "LOST"
+
+
+async def test_a_job_of_another_machine_is_waited_for(
+    generator: BashGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bash, "_POLL_ELSEWHERE_S", 0.01)
+    task = make_task(tmp_path, "")
+    record = exit_record_path(task.directory, task.tag)
+    record.write_text("started elsewhere:1\n")
+    assert await generator.adopt([(task, {})])
+    with record.open("a") as file:
+        file.write("ended 4\n")
+    assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=4)]
 
 
 async def test_closing_leaves_the_jobs_to_another_generator(
     generator: BashGenerator, tmp_path: Path, fifo: Path
 ) -> None:
-    task = make_task(tmp_path, f"read < {fifo}; exit 6")
+    task = make_task(tmp_path, f"echo > {fifo}; read < {fifo}; exit 6")
     first = BashGenerator(BashOptions(slots=1))
     (answer,) = await first.submit([task])
+    await read_line(fifo)
     await first.close()
     assert await generator.adopt([(task, answer.handle)])
     await release(fifo)
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=6)]
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("0 t\n", 0),
-        ("200 t\n", 200),
-        ("Killed\n137 t\n", -9),
-        ("sh: line 4: 12 Terminated (exec bash)\n143 t\n", -15),
-        ("something else\n2 t\n", 2),
-        ("", None),
-        ("\n", None),
-        ("0 t", None),
-        ("0\n", None),
-        ("0 other\n", None),
-        ("x t\n", None),
-    ],
-)
-def test_only_a_complete_exit_code_of_this_attempt_counts(
-    tmp_path: Path, text: str, code: int | None
+async def test_when_the_spawner_dies_its_jobs_go_on_and_waiting_ones_get_another(
+    generator: BashGenerator, tmp_path: Path, fifo: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert read_exit_code(tmp_path, "t") is None
-    (tmp_path / EXIT_CODE_FILE).write_text(text)
-    assert read_exit_code(tmp_path, "t") == code
+    script = f"echo > {fifo}; read < {fifo}; touch done; exit 3"
+    first = make_task(tmp_path, script, 1, nproc=4)
+    second = make_task(tmp_path, "test -e ../run-1/done", 2)
+    await generator.submit([first, second])
+    await read_line(fifo)
+    spawner_of(first).kill()
+    # (The next one knows of no job, and gives the processors away.)
+    (early,) = await next_ends(generator, 1)
+    assert (early.tag, early.exit_code) == (second.tag, 1)
+    await release(fifo)
+    (end,) = await next_ends(generator, 1)
+    assert (end.tag, end.exit_code, end.reason) == (first.tag, None, "LOST")
+    assert "the spawner has died" in caplog.text
+    third = make_task(tmp_path, "exit 2", 3)
+    await generator.submit([third])
+    assert await next_ends(generator, 1) == [Ended(tag=third.tag, exit_code=2)]

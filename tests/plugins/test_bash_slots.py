@@ -32,7 +32,7 @@ async def test_200_jobs_all_end_and_never_more_than_the_slots_run(
     assert all(answer.handle is not None for answer in answers)
     ends = await next_ends(generator, 200)
     assert {(end.tag, end.exit_code) for end in ends} == {(task.tag, 0) for task in tasks}
-    assert generator.room() == 4
+    assert generator.room() >= 4
     at_work = most = 0
     for line in log.read_text().split():
         at_work += int(line)
@@ -54,7 +54,8 @@ async def test_200_jobs_run_side_by_side_if_there_are_slots(tmp_path: Path, fifo
     os.write(go, b"\n" * 200)
     ends = await next_ends(generator, 200)
     assert {(end.tag, end.exit_code) for end in ends} == {(task.tag, 0) for task in tasks}
-    assert generator.room() == 200
+    assert generator.room() >= 200
+    await generator.close()
     os.close(started)
     os.close(go)
 
@@ -69,15 +70,14 @@ async def test_a_wide_job_runs_alone_and_is_not_overtaken(
     await generator.submit([narrow])
     assert generator.room() == 3
     await generator.submit([wide, late])
-    assert generator.room() == 0
+    assert generator.room() == 1
     await release(fifo)
     ends = await next_ends(generator, 3)
     assert [(end.tag, end.exit_code) for end in ends] == [(t.tag, 0) for t in (narrow, wide, late)]
-    assert generator.room() == 4
 
 
-async def test_a_waiting_job_that_cannot_start_is_lost_and_the_next_one_starts(
-    generator: BashGenerator, tmp_path: Path, fifo: Path, caplog: pytest.LogCaptureFixture
+async def test_a_waiting_job_that_cannot_start_ends_and_the_next_one_starts(
+    generator: BashGenerator, tmp_path: Path, fifo: Path
 ) -> None:
     wide = make_task(tmp_path, f"read < {fifo}", 1, nproc=4)
     bad = make_task(tmp_path, "true", 2, directory=tmp_path / "absent")
@@ -87,7 +87,20 @@ async def test_a_waiting_job_that_cannot_start_is_lost_and_the_next_one_starts(
     ends = await next_ends(generator, 3)
     assert [(end.tag, end.exit_code, end.reason) for end in ends] == [
         (wide.tag, 0, None),
-        (bad.tag, None, "LOST"),
+        (bad.tag, None, "SUBMIT"),
         (good.tag, 0, None),
     ]
-    assert "cannot start add.2" in caplog.text
+
+
+async def test_as_many_are_taken_ahead_as_have_ended_in_the_last_second(tmp_path: Path) -> None:
+    now = 100.0
+    generator = BashGenerator(BashOptions(slots=2), clock=lambda: now)
+    assert generator.room() == 2
+    await generator.submit([make_task(tmp_path, "true", n) for n in range(5)])
+    assert generator.room() == 0
+    await next_ends(generator, 5)
+    now = 100.9
+    assert generator.room() == 7
+    now = 101.1
+    assert generator.room() == 2
+    await generator.close()

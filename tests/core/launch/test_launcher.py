@@ -13,6 +13,7 @@ import pytest
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
 from motoko_core.launch.launcher import Launcher
+from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
@@ -345,8 +346,8 @@ class Scripted(JobGenerator):
             self.submitted.put_nowait(task.tag)
         return [Submitted(tag=task.tag, handle={"pid": 1}) for task in batch]
 
-    async def adopt(self, task: LaunchTask, handle: Mapping[str, Any] | None) -> bool:
-        return False
+    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
+        return set()
 
     async def ended(self) -> AsyncIterator[Ended]:
         while (end := await self.ends.get()) is not None:
@@ -383,7 +384,7 @@ async def test_an_end_that_arrives_with_the_stop_counts(scripts: Workflow) -> No
 
 async def test_a_generator_that_stops_telling_ends_the_launcher(scripts: Workflow) -> None:
     generator = Scripted()
-    launcher = Launcher([scripts.mult], generator)
+    launcher = Launcher({scripts.mult: Service(generator=generator)})
     generator.ends.put_nowait(None)
     with pytest.raises(MotokoError, match="stopped telling which jobs end"):
         await asyncio.wait_for(launcher.run(), TIMEOUT_S)

@@ -8,22 +8,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core import lifecycle
-from motoko_core.daemons import is_gone, wait_until
-from motoko_core.launch import launcher as launcher_module
+from motoko_core.daemons import wait_until
+from motoko_core.interfaces import ExitRecord, read_exit_record
+from motoko_core.launch import writing
 from motoko_core.session import transact
 from motoko_core.workflow import Workflow
-from motoko_plugins.generators.bash import EXIT_CODE_FILE
+from motoko_plugins.generators._processes import processes_of
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
-from tests.launching import SCRIPT, entries_of, launching, read_line, release, settled, until
+from tests.launching import SCRIPT, entries_of, launching, read_line, release, settled
 
 LAUNCHER = """
 import os, sys
@@ -45,7 +45,7 @@ if death == "between claim and launch":
     records.prepare = die
 elif death == "between launch and submission":
     BashGenerator.submit = die
-elif death == "between submission and handle":
+elif death == "after submission":
     BashGenerator.submit = submit_and_die
 elif death == "between end and settlement":
     records.settle = die
@@ -74,7 +74,7 @@ async def killed_launcher(workflow: Workflow, death: str) -> None:
     [
         ("between claim and launch", "TOBELAUNCHED"),
         ("between launch and submission", "launched"),
-        ("between submission and handle", "launched"),
+        ("after submission", "launched"),
         ("between end and settlement", "launched"),
     ],
 )
@@ -86,7 +86,7 @@ async def test_a_launcher_that_dies_is_continued_and_each_run_is_executed_once(
     await killed_launcher(scripts, death)
     states = [entries_of(scripts, run)["state"] for run in (*good, *bad)]
     assert state_left in states
-    assert set(states) <= {state_left, "CREATED"}
+    assert set(states) <= {state_left, "CREATED", "TOBELAUNCHED"}
     async with launching(scripts):
         ends = await settled(scripts, *good, *bad)
     assert [entries["state"] for entries in ends] == ["FINISHED", "FINISHED", "FAILED", "FAILED"]
@@ -102,7 +102,6 @@ async def orphan(scripts: Workflow, fifo: Path, tmp_path: Path) -> str:
     (run,) = create_tasks(scripts, label=script)
     with other_launcher(scripts, "never") as process:
         await read_line(fifo)
-        await until(scripts, run, lambda entries: entries["handle"].get("data"))
         process.kill()
     return run
 
@@ -117,13 +116,17 @@ async def test_a_job_at_work_is_followed_by_the_next_launcher(
     assert len((tmp_path / "log").read_text()) == 1
 
 
-async def wait_for_exit_code(workflow: Workflow, run: str) -> None:
+def record_of(workflow: Workflow, run: str) -> ExitRecord | None:
     entries = entries_of(workflow, run)
-    pid = entries["handle"]["data"]["pid"]
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        assert await asyncio.to_thread(wait_until, lambda: is_gone(process), TIMEOUT_S)
-    assert (Path(entries["run_path"]) / EXIT_CODE_FILE).read_text().startswith("7 ")
+    return read_exit_record(Path(entries["run_path"]), entries["handle"]["tag"])
+
+
+async def wait_for_exit_code(workflow: Workflow, run: str) -> None:
+    def has_ended() -> bool:
+        record = record_of(workflow, run)
+        return record is not None and record.exit_code == 7
+
+    assert await asyncio.to_thread(wait_until, has_ended, TIMEOUT_S)
 
 
 async def test_a_job_that_ended_while_no_launcher_was_there_is_settled(
@@ -153,7 +156,12 @@ async def test_a_failure_that_the_script_wrote_while_no_launcher_was_there_is_ex
 async def test_a_job_that_vanished_is_lost_and_not_executed_again(
     scripts: Workflow, orphan: str, tmp_path: Path
 ) -> None:
-    os.killpg(entries_of(scripts, orphan)["handle"]["data"]["pid"], signal.SIGKILL)
+    record = record_of(scripts, orphan)
+    assert record is not None
+    os.kill(int(record.job.rpartition(":")[2]), signal.SIGKILL)  # else the spawner tells how it ended
+    tag = entries_of(scripts, orphan)["handle"]["tag"]
+    for pid in processes_of([tag])[tag]:
+        os.kill(pid, signal.SIGKILL)
     async with launching(scripts):
         (entries,) = await settled(scripts, orphan)
     assert entries["state"] == "FAILED"
@@ -200,14 +208,14 @@ async def test_a_lost_connection_at_each_transaction_changes_nothing(
             raise ClientDisconnected("the answer never arrived")
         return answer
 
-    monkeypatch.setattr(launcher_module, "transact", flaky)
-    monkeypatch.setattr(launcher_module, "_RECONNECT_S", (0.0, 0.0))
+    monkeypatch.setattr(writing, "transact", flaky)
+    monkeypatch.setattr(writing, "_RECONNECT_S", (0.0, 0.0))
     runs = create_tasks(scripts, label=f"echo $BLACKDYNAMITE_RUN_ID >> {tmp_path}/log; exit 2", n=[1, 2, 3])
     async with launching(scripts, slots=1):
         ends = await settled(scripts, *runs)
     assert {entries["failure"]["exit_code"] for entries in ends} == {2}
     assert sorted((tmp_path / "log").read_text().split()) == sorted(r.rpartition(".")[2] for r in runs)
-    assert seen >= {"look", "claim", "prepare", "launch", "note", "settle"}
+    assert seen >= {"look", "round", "prepare"}
 
 
 async def test_a_launcher_that_is_to_stop_does_not_wait_for_a_server(
@@ -216,12 +224,11 @@ async def test_a_launcher_that_is_to_stop_does_not_wait_for_a_server(
     async with launching(scripts, keep_jobs=False) as launcher:
         (run,) = create_tasks(scripts, label=f"echo > {fifo}; read < {fifo}")
         await read_line(fifo)
-        await until(scripts, run, lambda entries: entries["handle"].get("data"))
 
         def dead(title: str, work: Callable[[], Any]) -> Any:
             raise ClientDisconnected("nobody there")
 
-        monkeypatch.setattr(launcher_module, "transact", dead)
+        monkeypatch.setattr(writing, "transact", dead)
         launcher.stop()
     assert entries_of(scripts, run)["state"] == "launched"
     monkeypatch.undo()

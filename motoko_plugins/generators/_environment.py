@@ -1,0 +1,17 @@
+"""What the jobs find in their environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def job_environment() -> dict[str, str]:
+    """Return the jobs' environment: ours, where ``python`` and ``canYouDigIt`` are those beside Motoko."""
+    environment = dict(os.environ)
+    path = environment.get("PATH", os.defpath)
+    programs = str(Path(sys.executable).parent) if sys.executable else ""
+    if programs and programs not in path.split(os.pathsep):
+        environment["PATH"] = os.pathsep.join([programs, path])
+    return environment

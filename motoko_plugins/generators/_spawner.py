@@ -1,0 +1,212 @@
+"""The spawner: a small process that starts a launcher's jobs, waits for them, and records how they end.
+
+It is a process of its own for two reasons. It outlives the launcher, so that the exit code of a job is known
+whatever becomes of the launcher; and it starts the next job at once while the launcher waits for a database.
+Without a launcher (its socket is closed) it starts nothing more, and ends with its last job.
+
+It is executed as a file, with nothing but the standard library. Both ways a message is one line of JSON:
+
+=====================================================================  ===================================
+to the spawner                                                         meaning
+=====================================================================  ===================================
+``["run", tag, processors, directory, script, stdout, stderr, record]``  start it when there is room
+``["drop", [tag, ...]]``                                               forget those that have not started
+=====================================================================  ===================================
+
+and back: ``["started", tag, pid]``, ``["ended", tag, code]`` (negative: the signal), ``["failed", tag,
+why]``, ``["dropped", [tag, ...]]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+#: What Python or a shell's ``nohup`` ignores would be ignored by the job too, without remedy in a script.
+DEFAULT_SIGNALS = (
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+)
+_READ_BYTES = 1 << 16
+
+
+class Spawner:
+    """Starts jobs in the order in which they come, side by side as far as there are slots.
+
+    None overtakes another, so that one that asks for many processors gets its turn; one that asks for more
+    than ``slots`` runs alone.
+
+    :param launcher: the socket to the launcher.
+    :param tag_variable: the environment variable that holds a job's tag.
+    """
+
+    def __init__(self, launcher: socket.socket, slots: int, tag_variable: str) -> None:
+        self._launcher: socket.socket | None = launcher
+        self._slots = slots
+        self._tag_variable = tag_variable
+        self._environment = dict(os.environ)
+        self._waiting: deque[tuple[str, int, str, str, str | None, str | None, str]] = deque()
+        #: pid -> tag, processors, descriptor of the record
+        self._running: dict[int, tuple[str, int, int]] = {}
+        self._used = 0
+        self._incoming = b""
+        self._outgoing = bytearray()
+        self._selector = selectors.DefaultSelector()
+        launcher.setblocking(False)
+        self._selector.register(launcher, selectors.EVENT_READ)
+        self._children, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._children, selectors.EVENT_READ)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Work until the launcher has gone and the last job has ended."""
+        while self._launcher or self._running:
+            for key, _ in self._selector.select():
+                if key.fd == self._children:
+                    os.read(self._children, _READ_BYTES)
+                elif key.fileobj is self._launcher:
+                    self._receive()
+            # A round: as many ends and starts as there are, then one message.
+            self._reap()
+            while self._waiting and self._fits(self._waiting[0][1]):
+                self._start(*self._waiting.popleft())
+            self._send()
+
+    def _fits(self, processors: int) -> bool:
+        return not self._running or self._used + processors <= self._slots
+
+    # ------------------------------------------------------------------ jobs
+
+    def _start(
+        self,
+        tag: str,
+        processors: int,
+        directory: str,
+        script: str,
+        stdout: str | None,
+        stderr: str | None,
+        record: str,
+    ) -> None:
+        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        for number, path in ((1, stdout), (2, stderr)):
+            if path is not None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+                actions.append((os.POSIX_SPAWN_OPEN, number, path, flags, 0o666))
+        descriptor = None
+        try:
+            # Whoever makes the record may execute the run, nobody else.
+            descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+            os.write(descriptor, b"started %s:%d\n" % (os.fsencode(socket.gethostname()), os.getpid()))
+            os.chdir(directory)
+            pid = os.posix_spawnp(
+                "bash",
+                ["bash", f"./{script}"],
+                {**self._environment, self._tag_variable: tag},
+                file_actions=actions,
+                setsid=True,
+                setsigdef=DEFAULT_SIGNALS,
+                setsigmask=(),
+            )
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+            if descriptor is not None:
+                _finish(descriptor, 126)
+            self._tell("failed", tag, str(error)[:1000])
+        else:
+            self._running[pid] = (tag, processors, descriptor)
+            self._used += processors
+            self._tell("started", tag, pid)
+        finally:
+            os.chdir("/")
+
+    def _reap(self) -> None:
+        while self._running:
+            # The record comes first: while the process is there, if only as a zombie, its end may yet come.
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
+                return
+            code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+            job = self._running.pop(found.si_pid, None)
+            if job is not None:
+                tag, processors, descriptor = job
+                self._used -= processors
+                _finish(descriptor, code)
+                self._tell("ended", tag, code)
+            os.waitpid(found.si_pid, 0)
+
+    # ------------------------------------------------------------------ messages
+
+    def _tell(self, *words: Any) -> None:
+        self._outgoing += json.dumps(words).encode() + b"\n"
+
+    def _receive(self) -> None:
+        assert self._launcher is not None
+        try:
+            data = self._launcher.recv(_READ_BYTES)
+        except BlockingIOError:  # it can take what we have to say
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._forget_launcher()
+            return
+        *lines, self._incoming = (self._incoming + data).split(b"\n")
+        for line in lines:
+            kind, *rest = json.loads(line)
+            if kind == "run":
+                self._waiting.append((rest[0], min(max(1, rest[1]), self._slots), *rest[2:]))
+            else:
+                wanted = set(rest[0])
+                dropped = [job[0] for job in self._waiting if job[0] in wanted]
+                self._waiting = deque(job for job in self._waiting if job[0] not in wanted)
+                self._tell("dropped", dropped)
+
+    def _send(self) -> None:
+        """Send what the launcher takes; one that is paused must not hold up the jobs."""
+        if self._launcher is None or not self._outgoing:
+            return
+        try:
+            sent = self._launcher.send(self._outgoing)
+            del self._outgoing[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._forget_launcher()
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outgoing else 0)
+        self._selector.modify(self._launcher, events)
+
+    def _forget_launcher(self) -> None:
+        if self._launcher is not None:
+            self._selector.unregister(self._launcher)
+            self._launcher.close()
+        self._launcher = None
+        self._waiting.clear()
+        self._outgoing.clear()
+
+
+def _finish(record: int, code: int) -> None:
+    with suppress(OSError):  # a full disk; the launcher hears it all the same
+        os.write(record, b"ended %d\n" % code)
+    with suppress(OSError):
+        os.close(record)
+
+
+if __name__ == "__main__":
+    # Whatever ends the launcher's whole group or session on a terminal is not meant for the jobs' ends.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    connection.set_inheritable(False)  # jobs would keep it open when the spawner has died
+    Spawner(connection, int(sys.argv[2]), sys.argv[3]).serve()
