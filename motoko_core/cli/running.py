@@ -14,7 +14,7 @@ from motoko_core.cli.output import complain, plural, say
 from motoko_core.cli.progress import Progress
 from motoko_core.config import require_study_files
 from motoko_core.errors import MotokoError
-from motoko_core.launch.generators import located, make_generators
+from motoko_core.launch.generators import located, services
 from motoko_core.lifecycle import create_missing, disconnect, refuse_while_running, servers
 from motoko_core.selection import describe_failures
 from motoko_core.session import Session, use
@@ -37,7 +37,7 @@ def check(workflow: Workflow, generator: str | None) -> None:
     """
     for manager in workflow.task_managers.values():
         require_study_files(manager.study_config)
-    make_generators(workflow, list(workflow.task_managers.values()), generator)
+    services(workflow, list(workflow.task_managers.values()), generator)
     for name, settings in workflow.configuration.error_handlers:
         with located(workflow.configuration, "error_handlers"):
             workflow.plugins.error_handler(name, **settings)

@@ -17,9 +17,8 @@ from ZODB.POSException import StorageError
 
 from motoko_core.daemons import Daemon, private_directory, stop_daemons, wait_until
 from motoko_core.errors import MotokoError
-from motoko_core.launch.generators import make_generator, make_generators
+from motoko_core.launch.generators import services
 from motoko_core.launch.launcher import Launcher
-from motoko_core.launch.service import Service
 from motoko_core.lifecycle import ORCHESTRATOR_LOCK, state_directory
 from motoko_core.locks import held, holder
 from motoko_core.states import ACTIVE, CREATED
@@ -88,7 +87,7 @@ def launch(workflow: Workflow, *, study: str, generator: str | None, detach: boo
     managers = chosen(workflow, study)
     if study != ALL_STUDIES:
         study = managers[0].study  # an alias would give the same launcher another name
-    make_generators(workflow, managers, generator)  # what is wrong with them is said here, not in a log
+    services(workflow, managers, generator)  # what is wrong with them is said here, not in a log
     if not detach:
         run_launcher(workflow, study=study, generator=generator)
         return True
@@ -130,14 +129,13 @@ def run_launcher(
 ) -> None:
     """Work as a launcher until SIGTERM or SIGINT."""
     managers = chosen(workflow, study)
-    made = make_generator(workflow, generator)
+    served = services(workflow, managers, generator)
     hint = "`motoko kill` stops it, or `motoko launcher --log` shows what it does."
     with ExitStack() as stack:
         for manager, lock in zip(managers, launcher_locks(managers), strict=True):
             manager.base  # noqa: B018  connect (and have the server up) before anybody takes us for ready
             stack.enter_context(held(lock, f"a launcher of study {manager.study!r} is running already", hint))
-        services = {manager: Service(generator=made) for manager in managers}
-        asyncio.run(_serve(Launcher(services, keep_jobs=keep_jobs)))
+        asyncio.run(_serve(Launcher(served, keep_jobs=keep_jobs)))
 
 
 def stop_jobs(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
@@ -150,9 +148,7 @@ def stop_jobs(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
         start_servers([manager.database.server for manager in managers], timeout_s=_LOOK_TIMEOUT_S)
         busy = [m for m in managers if under_way & m.database.index.states(None).keys()]
         if busy:
-            generator = make_generator(workflow)
-            services = {manager: Service(generator=generator) for manager in busy}
-            launcher = Launcher(services, keep_jobs=False)
+            launcher = Launcher(services(workflow, busy), keep_jobs=False)
             launcher.stop()
             # In a thread: the caller may be inside an event loop.
             with ThreadPoolExecutor(1) as pool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from motoko_core.errors import ConfigError, MotokoError, nearest
+from motoko_core.launch.service import Service
 
 if TYPE_CHECKING:
     from motoko_core.config import GeneratorOptions, WorkflowConfig
@@ -61,10 +62,10 @@ def make_generator(workflow: Workflow, name: str | None = None) -> JobGenerator:
     return kind(options)
 
 
-def make_generators(
+def services(
     workflow: Workflow, managers: Sequence[TaskManager], override: str | None = None
-) -> dict[str, tuple[JobGenerator, Any]]:
-    """Task manager -> the generator of its runs, and the generator's options as they hold for them.
+) -> dict[TaskManager, Service]:
+    """Task manager -> the generator of its runs, the generator's options as they hold for them, and limits.
 
     There is one generator of each name, whose own options are the workflow's.
 
@@ -78,7 +79,13 @@ def make_generators(
         kind = _kind(workflow, manager, override)
         if name not in made:
             made[name] = make_generator(workflow, name)
-        found[manager.study] = made[name], make_settings(workflow, manager, name, kind)
+        limits = workflow.configuration.task_managers[manager.study]
+        found[manager] = Service(
+            generator=made[name],
+            settings=make_settings(workflow, manager, name, kind),
+            slots=limits.slots,
+            max_running=limits.max_running,
+        )
     return found
 
 

@@ -136,6 +136,7 @@ class Launcher:
             _check(listeners)
 
     async def _only_cancel(self, listeners: set[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*(feed.current() for feed in self._feeds.values()))
         self._take_in()
         while self._cancelled and not self._stopping:
             await self._settle()

@@ -14,7 +14,8 @@ import pytest
 from motoko_core.daemons import wait_until
 from motoko_core.errors import AlreadyRunning, ConfigError, MotokoError
 from motoko_core.launch import daemon
-from motoko_core.launch.daemon import launch, launcher_locks, make_generator, run_launcher, stop_launcher
+from motoko_core.launch.daemon import launch, launcher_locks, run_launcher, stop_launcher
+from motoko_core.launch.generators import make_generator
 from motoko_core.locks import held, holder
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator

@@ -12,7 +12,7 @@ import pytest
 
 from motoko_core.errors import ConfigError, PluginError
 from motoko_core.interfaces import JobGenerator
-from motoko_core.launch.generators import make_generator, make_generators, make_settings
+from motoko_core.launch.generators import make_generator, make_settings, services
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator
 from tests.conftest import write_workflow
@@ -29,7 +29,8 @@ def workflow(directory: Path, *, add: str = "", top: str = "") -> Workflow:
 
 
 def made(workflow: Workflow, override: str | None = None) -> dict[str, Any]:
-    return make_generators(workflow, list(workflow.task_managers.values()), override)
+    found = services(workflow, list(workflow.task_managers.values()), override)
+    return {manager.study: (service.generator, service.settings) for manager, service in found.items()}
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +64,7 @@ def test_task_managers_share_the_generator_of_one_name(tmp_path: Path) -> None:
 def test_a_task_manager_names_another_generator(tmp_path: Path) -> None:
     opened = workflow(tmp_path, add="generator: bash", top="generator: nothing_like_this")
     add = opened.task_managers["add"]
-    assert isinstance(make_generators(opened, [add])["add"][0], BashGenerator)
+    assert isinstance(services(opened, [add])[add].generator, BashGenerator)
     with pytest.raises(PluginError, match=r"motoko.yaml:6: generator: .*'nothing_like_this'"):
         made(opened)
 
