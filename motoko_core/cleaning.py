@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Runs in one transaction.
 _BATCH = 200
 #: Entries that tell of an execution.
-_OF_AN_EXECUTION = ("failure", "handle", "not_before")
+_OF_AN_EXECUTION = ("failure", "handle", "not_before", "cancel")
 
 
 def selected(

@@ -25,6 +25,11 @@ def studies(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     return ["all", *config.task_managers, *config.aliases]
 
 
+def task_managers(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """Task managers and their aliases, which references such as ``add.3`` begin with."""
+    return [name for name in studies(parsed_args) if name != "all"]
+
+
 def generators(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     """Job generators that some plugin provides, for ``--generator``."""
     from motoko_core.cli.plugins import registry

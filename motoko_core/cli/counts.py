@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ def by_run_name(runs: Iterable[Mapping[str, Any]]) -> dict[str, Counts]:
         state = str(entries.get("state"))
         counts[state] = counts.get(state, 0) + 1
     return dict(sorted(found.items()))
+
+
+def by_state(runs: Iterable[Mapping[str, Any]]) -> Counts:
+    """State -> number of runs."""
+    return dict(Counter(str(entries.get("state")) for entries in runs))
 
 
 def of_run_name(manager: TaskManager, run_name: str | None) -> Counts:

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from motoko_core.cli import completion
 from motoko_core.cli.context import chosen_managers, open_workflow, require_created
-from motoko_core.cli.output import say
-from motoko_core.cli.parser import add_study
+from motoko_core.cli.output import complain, say
+from motoko_core.cli.parser import add_generator, add_study
 from motoko_core.interfaces import CliCommand
 
 
-def add_generator(parser: argparse.ArgumentParser, *, dest: str = "generator") -> None:
-    """Add ``--generator``."""
-    action: Any = parser.add_argument(
-        "--generator", dest=dest, metavar="G", help="another job generator than motoko.yaml names"
-    )
-    action.completer = completion.generators
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Start the launcher, which executes the runs that wait; or look at it, or stop it. When it is "
+        "stopped, its jobs go on, and the next launcher follows them."
+    )
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("start", "status", "stop"),
+        default="start",
+        help="start it (this is the default), show what it has in hand, or stop it",
+    )
     add_generator(parser)
-    add_study(parser, "launch the runs of this study only")
+    add_study(parser, "for the runs of this study only")
     parser.add_argument("--do-not-detach", action="store_true", help="work here instead of in the background")
     parser.add_argument("-l", "--log", action="store_true", help="show what the launchers do, until Ctrl-C")
+    parser.add_argument("--json", action="store_true", help="status: write JSON")
     # `motoko run` starts its launcher so: what is under way when it stops waits for the next one.
     parser.add_argument("--cancel-on-exit", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.what == "status":
+        from motoko_core.cli.launcher_status import status
+
+        return status(args)
+    return stop(args) if args.what == "stop" else start(args)
+
+
+def start(args: argparse.Namespace) -> int:
+    """Start a launcher, here or in the background; or show the log of the one at work."""
     workflow = open_workflow(args)
     managers = chosen_managers(workflow, args)
     if args.log:
@@ -46,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         run_launcher(workflow, study=study, generator=args.generator, keep_jobs=False)
         return 0
     if not launch(workflow, study=study, generator=args.generator, detach=not args.do_not_detach):
-        say("a launcher is at work already; `motoko launcher --log` shows what it does")
+        say("a launcher is at work already; `motoko launcher status` shows what it has in hand")
         return 0
     if not args.do_not_detach:
         names = ", ".join(manager.study for manager in managers)
@@ -54,4 +65,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = CliCommand(name="launcher", help="execute the runs that wait", configure=configure, run=run)
+def stop(args: argparse.Namespace) -> int:
+    """Stop launchers; their jobs go on. Those that belong to a ``motoko run`` are left alone."""
+    from motoko_core.cli.processes import stop_launchers
+
+    workflow = open_workflow(args)
+    managers = chosen_managers(workflow, args)
+    stopped, others = stop_launchers(workflow, managers, everything=args.bd_study == "all")
+    for title in stopped:
+        say(f"stopped {title}; its jobs go on")
+    for reason in others:
+        complain(reason)
+    if not stopped and not others:
+        say("no launcher was running")
+    return 1 if others else 0
+
+
+COMMAND = CliCommand(
+    name="launcher", help="execute the runs that wait; show or stop what does", configure=configure, run=run
+)

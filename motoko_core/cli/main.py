@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from motoko_core.cli import (
+    cancel,
     clean,
     completion,
     create,
@@ -37,6 +38,7 @@ COMMANDS: tuple[CliCommand, ...] = (
     orchestrator.COMMAND,
     info.COMMAND,
     results.COMMAND,
+    cancel.COMMAND,
     clean.COMMAND,
     kill.COMMAND,
     servers.COMMAND,

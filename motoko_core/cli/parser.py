@@ -89,6 +89,19 @@ def add_study(parser: argparse.ArgumentParser, help_text: str) -> None:
     action.completer = completion.studies
 
 
+def add_generator(
+    parser: argparse.ArgumentParser,
+    help_text: str = "another job generator than motoko.yaml names",
+    *,
+    dest: str = "generator",
+) -> None:
+    """Add ``--generator``."""
+    action: Any = parser.add_argument("--generator", dest=dest, metavar="G", help=help_text)
+    from motoko_core.cli import completion
+
+    action.completer = completion.generators
+
+
 def has_positionals(parser: argparse.ArgumentParser) -> bool:
     """Whether a word without a dash would be taken for one of the parser's own arguments."""
     return any(not action.option_strings for action in parser._actions)

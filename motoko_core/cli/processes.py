@@ -33,6 +33,37 @@ def terminate(pid: int, timeout_s: float = _TIMEOUT_S) -> bool:
     return True
 
 
+def stop_launchers(
+    workflow: Workflow, managers: list[TaskManager], *, everything: bool, of_runs: bool = False
+) -> tuple[list[str], list[str]]:
+    """Stop the launchers of some studies, in the background or in a terminal; their jobs go on.
+
+    :param everything: also those that serve no study at the moment.
+    :param of_runs: also those that a ``motoko run`` has started for itself, and stops its jobs with.
+    :return: the titles of those that were stopped, and why others were not.
+    """
+    from motoko_core.launch.daemon import stop_launcher
+    from motoko_core.launch.found import launchers
+
+    names = ["all"] if everything else [manager.study for manager in managers]
+    stopped = [title for name in names for title in stop_launcher(workflow, name)]
+    wanted = {manager.study for manager in managers}
+    others = []
+    for found in launchers(workflow, list(workflow.task_managers.values())):
+        title = f"a launcher (process {found.pid or 'unknown'})"
+        if wanted.isdisjoint(found.studies):
+            continue
+        if found.host:
+            others.append(f"{title} serves {', '.join(found.studies)} on {found.host}: stop it there")
+        elif not wanted.issuperset(found.studies):
+            others.append(f"{title} serves {', '.join(found.studies)}, and goes on: stop it for all of them")
+        elif found.is_of_run and not of_runs:
+            others.append(f"{title} belongs to a `motoko run`: stop that, with Ctrl-C or `motoko kill`")
+        elif found.pid not in (None, os.getpid()) and terminate(found.pid):
+            stopped.append(title)
+    return stopped, others
+
+
 def kill_servers(workflow: Workflow, managers: list[TaskManager], *, everything: bool) -> list[str]:
     """Kill ZEO servers and their managers that no socket leads to; with ``everything``, all of this user."""
     directories = {manager.database.server.directory.resolve() for manager in managers}

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from motoko_core.cli.context import FILE_NAME, WorkflowNotFound, find_workflow_file, working_directory
-from motoko_core.cli.launcher import add_generator
 from motoko_core.cli.output import complain, plural
-from motoko_core.cli.parser import ArgumentParser, has_positionals
+from motoko_core.cli.parser import ArgumentParser, add_generator, has_positionals
 from motoko_core.cli.workflow_arguments import add_run_name, add_workflow_arguments, workflow_params
 from motoko_core.interfaces import CliCommand
 

@@ -11,6 +11,7 @@ _BOOKKEEPING = frozenset(
     {
         *("id", "state", "start_time", "last_step", "last_step_time", "run_path", "exec", "event_name"),
         *("workflow", "blackdynamite_version", "python_requirements", "failure", "handle", "not_before"),
+        "cancel",
     }
 )
 #: Bytes of a job's parameters that stand in the index as they are.

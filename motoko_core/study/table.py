@@ -23,7 +23,16 @@ _FIRST = ("id", "job_id", "run_name", "state")
 #: Entries that say how a run was made and executed; they come last.
 _BOOKKEEPING = (
     *("event_name", "start_time", "last_step", "last_step_time", "failure", "nproc", "machine_name"),
-    *("run_path", "exec", "workflow", "handle", "not_before", "blackdynamite_version", "python_requirements"),
+    *(
+        "run_path",
+        "exec",
+        "workflow",
+        "handle",
+        "cancel",
+        "not_before",
+        "blackdynamite_version",
+        "python_requirements",
+    ),
 )
 #: Names of columns that belong to nobody's parameters.
 _RESERVED = frozenset({"task"})

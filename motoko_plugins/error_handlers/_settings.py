@@ -51,6 +51,14 @@ def concerns(reasons: frozenset[str] | None, failure: Failure) -> bool:
     return reasons is None or failure.reason in reasons
 
 
+def may_run_again(reasons: frozenset[str] | None, failure: Failure) -> bool:
+    """The same for a handler that executes the run again.
+
+    None stands for all but CANCELLED: somebody wanted the run to stop, and that is only undone by name.
+    """
+    return failure.reason != "CANCELLED" if reasons is None else failure.reason in reasons
+
+
 def at_least(minimum: int, kind: type[int] | type[float]) -> Callable[..., None]:
     """Make a validator for numbers from ``minimum`` on; whole ones only, if ``kind`` is int."""
     accepted, words = ((int,), "a whole number") if kind is int else ((int, float), "a number")

@@ -10,7 +10,7 @@ import attrs
 from motoko_core.errors import ConfigError
 from motoko_core.hookspecs import hookimpl
 from motoko_core.interfaces import Decision, ErrorHandler, Failure, Retry
-from motoko_plugins.error_handlers._settings import concerns, reason_set
+from motoko_plugins.error_handlers._settings import may_run_again, reason_set
 
 
 def _valid_steps(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -29,7 +29,7 @@ class EscalateHandler(ErrorHandler):
     After the last step it has no answer, and the next handler is asked.
 
     :param steps: the entries that change; those that a step does not name keep the value that they have.
-    :param reasons: the reasons that it is for; None for every failure.
+    :param reasons: the reasons that it is for; None for every failure but CANCELLED.
     """
 
     steps: Sequence[Mapping[str, Any]] = attrs.field(validator=_valid_steps)
@@ -38,7 +38,7 @@ class EscalateHandler(ErrorHandler):
     )
 
     def decide(self, failure: Failure) -> Decision:
-        if failure.attempt > len(self.steps) or not concerns(self.reasons, failure):
+        if failure.attempt > len(self.steps) or not may_run_again(self.reasons, failure):
             return None
         return Retry(changes=dict(self.steps[failure.attempt - 1]))
 

@@ -8,7 +8,7 @@ import attrs
 
 from motoko_core.hookspecs import hookimpl
 from motoko_core.interfaces import Decision, ErrorHandler, Failure, Retry
-from motoko_plugins.error_handlers._settings import at_least, concerns, reason_set
+from motoko_plugins.error_handlers._settings import at_least, may_run_again, reason_set
 
 
 @attrs.frozen(kw_only=True)
@@ -18,7 +18,7 @@ class RetryHandler(ErrorHandler):
     :param max_attempts: executions in all, the first one included.
     :param delay_s: seconds before the second execution.
     :param backoff: each further delay is so many times the one before.
-    :param reasons: the reasons that it is for; None for every failure.
+    :param reasons: the reasons that it is for; None for every failure but CANCELLED.
     """
 
     max_attempts: int = attrs.field(default=3, validator=at_least(1, int))
@@ -27,7 +27,7 @@ class RetryHandler(ErrorHandler):
     reasons: frozenset[str] | None = attrs.field(default=None, converter=reason_set)
 
     def decide(self, failure: Failure) -> Decision:
-        if failure.attempt >= self.max_attempts or not concerns(self.reasons, failure):
+        if failure.attempt >= self.max_attempts or not may_run_again(self.reasons, failure):
             return None
         return Retry(delay_s=self.delay_s * self.backoff ** (failure.attempt - 1))
 

@@ -28,7 +28,7 @@ from motoko_core.daemons import (
     wait_until,
 )
 from motoko_core.errors import AlreadyRunning, StudyError
-from motoko_core.locks import held, holder, taking_turns
+from motoko_core.locks import held, holder, taking_turns, who_holds
 from tests.processes import run_python
 
 #: Says that it runs, and waits for a signal.
@@ -236,10 +236,22 @@ def test_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
             os._exit(0)
     """
     assert run_python(script, path) == "held"
-    assert path.read_text().strip().isdecimal()
+    assert path.read_text().split()[0].isdecimal()
     assert holder(path) is None
     with held(path, "it", ""):
         pass
+
+
+def test_a_lock_that_another_machine_holds_is_not_taken_for_a_process_of_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "it.lock"
+    with held(path, "it", ""):
+        path.write_text(" 123 node7\n")
+        assert holder(path) == 0
+        assert str(who_holds(path)) == "process 123 on node7"
+        with pytest.raises(AlreadyRunning, match="it \\(process 123 on node7\\)"), held(path, "it", ""):
+            raise AssertionError("two hold it")
+        path.write_text("")
+        assert (holder(path), str(who_holds(path))) == (0, "process unknown")
 
 
 def test_turns_are_taken_one_after_the_other(tmp_path: Path) -> None:

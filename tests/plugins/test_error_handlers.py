@@ -66,6 +66,14 @@ def test_retry_for_some_reasons() -> None:
     assert retries.decide(failure(reason="EXIT_CODE")) is None
 
 
+@pytest.mark.parametrize(("name", "settings"), [("retry", {}), ("escalate", {"steps": [{"nproc": 2}]})])
+def test_what_was_cancelled_is_executed_again_only_by_name(name: str, settings: dict[str, Any]) -> None:
+    cancelled = failure(reason="CANCELLED")
+    assert handler(name, reasons=None, **settings).decide(cancelled) is None
+    assert handler(name, reasons=["LOST"], **settings).decide(cancelled) is None
+    assert isinstance(handler(name, reasons=["CANCELLED"], **settings).decide(cancelled), Retry)
+
+
 def test_escalate_takes_one_step_per_failed_attempt() -> None:
     steps: list[dict[str, Any]] = [{"nproc": 2}, {"nproc": 4, "slurm_options": ["mem=8G"]}]
     escalates = handler("escalate", steps=steps)
@@ -80,7 +88,8 @@ def test_escalate_is_for_memory_and_time_unless_told_otherwise(reason: str) -> N
     assert default.decide(failure(reason=reason)) == (
         answer if reason in {"OUT_OF_MEMORY", "TIMEOUT"} else None
     )
-    assert handler("escalate", steps=[{"nproc": 2}], reasons=None).decide(failure(reason=reason)) == answer
+    any_reason = handler("escalate", steps=[{"nproc": 2}], reasons=None)
+    assert any_reason.decide(failure(reason=reason)) == (None if reason == "CANCELLED" else answer)
     chosen = handler("escalate", steps=[{"nproc": 2}], reasons=("SIGNAL",))
     assert chosen.decide(failure(reason=reason)) == (answer if reason == "SIGNAL" else None)
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from motoko_core import lifecycle
 from motoko_core.cli.main import main
 from motoko_core.daemons import wait_until
+from motoko_core.session import transact
 from motoko_core.workflow import Workflow
 
 TIMEOUT_S = 60.0
@@ -97,6 +99,30 @@ class Tiny:
     def wait_for(self, name: str) -> None:
         """Wait for a file in the directory."""
         assert wait_until((self.path / name).exists, TIMEOUT_S), name
+
+    def create_tasks(self, study: str = "first", run_name: str = "a", **parameters: Any) -> list[str]:
+        """Create tasks in studies that exist; answer their references."""
+        workflow = Workflow(self.path / "motoko.yaml")
+        workflow.run_name = run_name
+        manager = workflow.task_managers[study]
+
+        def work() -> list[str]:
+            return [f"{study}.{run.id}" for run, _ in manager.createTask(**parameters)]
+
+        with lifecycle.running_servers(workflow, [manager]):
+            return transact("the test", work)
+
+    def change(self, reference: str, **entries: Any) -> None:
+        """Change entries of a run, as a launcher or a script does."""
+        workflow = Workflow(self.path / "motoko.yaml")
+        study, _, number = reference.partition(".")
+        manager = workflow.task_managers[study]
+
+        def work() -> None:
+            manager.base._get_runs().entries[int(number)].entries.update(entries)
+
+        with lifecycle.running_servers(workflow, [manager]):
+            transact("the test", work)
 
     def states(self) -> dict[str, list[str]]:
         """Study -> its runs' states, by id."""
