@@ -41,6 +41,14 @@ def emit(text: str) -> None:
         stream.write(text)
 
 
+def emit_bytes(data: bytes) -> None:
+    """Write bytes to standard output as they are; raises as :func:`say` does."""
+    with _stdout() as stream:
+        stream.flush()
+        stream.buffer.write(data)  # type: ignore[attr-defined]
+        stream.buffer.flush()  # type: ignore[attr-defined]
+
+
 @contextmanager
 def _stdout() -> Iterator[IO[str]]:
     if sys.stdout is None:  # what Python makes of a closed descriptor
