@@ -43,7 +43,7 @@ def stop_launchers(
     :return: the titles of those that were stopped, and why others were not.
     """
     from motoko_core.launch.daemon import stop_launcher
-    from motoko_core.launch.found import launchers
+    from motoko_core.launch.found import launchers, without_lock
 
     names = ["all"] if everything else [manager.study for manager in managers]
     stopped = [title for name in names for title in stop_launcher(workflow, name)]
@@ -61,6 +61,9 @@ def stop_launchers(
             others.append(f"{title} belongs to a `motoko run`: stop that, with Ctrl-C or `motoko kill`")
         elif found.pid not in (None, os.getpid()) and terminate(found.pid):
             stopped.append(title)
+    for pid in without_lock(workflow) if everything else ():
+        if terminate(pid):
+            stopped.append(f"a launcher (process {pid})")
     return stopped, others
 
 

@@ -1,8 +1,11 @@
-"""Which launchers are at work, as the locks of the studies and the list of processes tell."""
+"""Which launchers and jobs are at work, as the locks of the studies and the list of processes tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +13,11 @@ from typing import TYPE_CHECKING
 import attrs
 import psutil
 
-from motoko_core.lifecycle import state_directory
+from motoko_core.daemons import is_gone
+from motoko_core.exit_record import TAG_VARIABLE, exit_record_path
+from motoko_core.launch.daemon import command
+from motoko_core.launch.records import run_directory
+from motoko_core.lifecycle import runs_directory, state_directory
 from motoko_core.locks import Holder, who_holds
 
 if TYPE_CHECKING:
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 
 #: What `motoko run` starts its own launcher with.
 CANCEL_ON_EXIT = "--cancel-on-exit"
+#: The program that the bash generator has its jobs started by.
+SPAWNER = "_spawner.py"
 
 
 @attrs.frozen(kw_only=True)
@@ -78,3 +87,81 @@ def _found(workflow: Workflow, holder: Holder, studies: Sequence[str]) -> FoundL
         log=directory / "launcher.log" if is_of_run else log,
         is_of_run=is_of_run,
     )
+
+
+def without_lock(workflow: Workflow) -> list[int]:
+    """Launchers in the background that serve nothing: they have just begun, or wait for a server."""
+    words = command(workflow, "launcher")[1:]
+    serving = {found.pid for found in launchers(workflow, list(workflow.task_managers.values()))}
+    pids = []
+    for process in own_processes():
+        with suppress(psutil.Error):
+            if process.pid not in serving and process.cmdline()[1 : len(words) + 1] == words:
+                pids.append(process.pid)
+    return pids
+
+
+# ---------------------------------------------------------------------- jobs
+
+
+@attrs.frozen
+class FoundJob:
+    """A process that belongs to a job of this machine.
+
+    :param task: the run's reference, such as ``add.3``.
+    """
+
+    process: psutil.Process
+    task: str
+    tag: str
+
+
+def jobs(managers: Sequence[TaskManager]) -> list[FoundJob]:
+    """The processes of jobs of some studies: they have the tag of their execution in their environment."""
+    found = []
+    for process in own_processes():
+        try:
+            tag = process.environ().get(TAG_VARIABLE)
+            place = process.cwd() if tag else ""
+        except (psutil.Error, OSError):
+            continue
+        for manager in managers if tag else ():
+            if (run_id := _run_of(manager, str(tag), Path(place))) is not None:
+                found.append(FoundJob(process, f"{manager.study}.{run_id}", str(tag)))
+                break
+    return found
+
+
+def own_processes() -> Iterator[psutil.Process]:
+    """This user's processes, but not this one, nor those that it was started by."""
+    ours = {process.pid for process in psutil.Process().parents()} | {os.getpid()}
+    for process in psutil.process_iter(["uids"]):
+        uids = process.info["uids"]
+        if uids is not None and uids.real == os.getuid() and process.pid not in ours and not is_gone(process):
+            yield process
+
+
+def _run_of(manager: TaskManager, tag: str, place: Path) -> int | None:
+    """The run that a process with this tag and this current directory is of; None if it is none of ours."""
+    match = re.fullmatch(rf"motoko-{re.escape(manager.study)}-(\d+)-\w+", tag)
+    if match is None:
+        return None
+    # Other workflows have studies of the same name.
+    run_id = int(match[1])
+    ours = place.is_relative_to(runs_directory(manager))  # its directory may have been removed
+    return run_id if ours or exit_record_path(run_directory(manager, run_id), tag).exists() else None
+
+
+def helpers(launcher_pids: Iterable[int], found: Iterable[FoundJob]) -> list[psutil.Process]:
+    """Processes that some launchers have started, and those that jobs were started by, but no jobs."""
+    helping: dict[int, psutil.Process] = {}
+    tagged = {job.process.pid for job in found}
+    for pid in launcher_pids:
+        with suppress(psutil.Error):
+            helping.update((child.pid, child) for child in psutil.Process(pid).children())
+    for job in found:
+        with suppress(psutil.Error):
+            parent = job.process.parent()
+            if parent and any(Path(word).name == SPAWNER for word in parent.cmdline()):
+                helping[parent.pid] = parent
+    return [process for pid, process in helping.items() if pid not in tagged]

@@ -9,21 +9,78 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
+from ZODB.POSException import StorageError
 
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask
 from motoko_core.launch import records, workspace
+from motoko_core.launch.generators import generator_name, make_generators
+from motoko_core.locks import held
 from motoko_core.session import transact
 from motoko_core.states import is_active
+from motoko_core.study.snapshot import snapshot
+from motoko_core.study.starting import start_servers
 
 if TYPE_CHECKING:
+    from motoko_core.study.server import Server
     from motoko_core.task_manager import TaskManager
+    from motoko_core.workflow import Workflow
 
 CANCELLED = "CANCELLED"
 #: Run id, how its job ended, and the end of its standard error.
 _End: TypeAlias = "tuple[int, Ended, str]"
 #: How long a script may go on after it has said how its run ended.
 _GRACE_S = 5.0
+
+
+@attrs.define
+class Stopped:
+    """What has become of the jobs of some studies.
+
+    :param count: how many jobs were stopped.
+    :param kept: generator -> how many of its jobs go on.
+    :param troubles: why it could not be found out, or done.
+    :param started: servers that were started for it.
+    """
+
+    count: int = 0
+    kept: dict[str, int] = attrs.field(factory=dict)
+    troubles: list[str] = attrs.field(factory=list)
+    started: list[Server] = attrs.field(factory=list)
+
+
+def stop_local(workflow: Workflow, managers: Sequence[TaskManager], *, keep: bool = False) -> Stopped:
+    """Stop the jobs that are processes on this machine; their runs wait for the next launcher.
+
+    No launcher may be at work. Servers are started as far as they are needed; they stay up.
+
+    :param keep: only see what goes on.
+    """
+    stopped = Stopped()
+    for manager in managers:
+        if not manager.database.exists:
+            continue
+        try:
+            _stop_local(workflow, manager, keep, stopped)
+        except (MotokoError, StorageError) as error:
+            stopped.troubles.append(f"the jobs of {manager.study} are left alone: {error}")
+    return stopped
+
+
+def _stop_local(workflow: Workflow, manager: TaskManager, keep: bool, stopped: Stopped) -> None:
+    settings = workflow.configuration.task_managers[manager.study]
+    with snapshot(manager.study, manager.study_config, settings.host) as content:
+        run_ids = [run.id for run in content.runs() if run.entries.get(records.HANDLE)]
+    if not run_ids:
+        return
+    name = generator_name(workflow, manager)
+    if keep or not workflow.plugins.generator(name).on_this_machine:
+        stopped.kept[name] = stopped.kept.get(name, 0) + len(run_ids)
+        return
+    stopped.started += start_servers([manager.database.server])
+    with held(manager.launcher_lock, f"a launcher of study {manager.study!r} is running", ""):
+        made, options = make_generators(workflow, [manager])[manager.study]
+        stopped.count += asyncio.run(stop(manager, made, run_ids, options, hand_back=True))
 
 
 async def stop(
