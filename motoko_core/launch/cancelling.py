@@ -14,19 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from motoko_core.errors import AlreadyRunning
 from motoko_core.launch import records
-from motoko_core.launch.generators import make_generators
+from motoko_core.launch.generators import services
 from motoko_core.launch.stopping import CANCELLED, stop
 from motoko_core.locks import held, holder
 from motoko_core.session import transact
-from motoko_core.states import CREATED, FAILED, is_active, is_failure
+from motoko_core.states import CREATED, is_active, is_failure
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
 
-#: The entry of a run that asks its launcher to stop it: the tag of the execution that is meant, so that it
-#: means no later one.
-CANCEL = "cancel"
 #: Runs in one transaction.
 _BATCH = 200
 
@@ -94,8 +91,8 @@ class Cancellation:
         """Stop jobs that no launcher has in hand, as a launcher that is there for nothing else."""
         try:
             with held(manager.launcher_lock, f"a launcher of study {manager.study!r} is running", ""):
-                made, settings = make_generators(self._workflow, [manager], self._generator)[manager.study]
-                asyncio.run(stop(manager, made, run_ids, settings))
+                service = services(self._workflow, [manager], self._generator)[manager]
+                asyncio.run(stop(manager, service, run_ids))
         except AlreadyRunning:
             return  # one was started meanwhile, and finds out by itself
         self._ask(manager, run_ids)
@@ -124,19 +121,13 @@ def _request(manager: TaskManager, run_ids: Sequence[int]) -> dict[int, str | No
         failure = entries.get("failure") or {}
         state = entries.get("state")
         if state in (CREATED, None):
-            entries["state"] = FAILED
-            entries["failure"] = {
-                "reason": CANCELLED,
-                "exit_code": None,
-                "attempt": failure.get("attempt", 1),
-                "stderr": "",
-            }
+            records.cancel(run)
             entries.pop("not_before", None)
             found[run_id] = CANCELLED
         elif tag:
             # Also if its script has said how it ended: the job is still there.
-            if entries.get(CANCEL) != tag:
-                entries[CANCEL] = tag
+            if entries.get(records.CANCEL) != tag:
+                entries[records.CANCEL] = tag
             found[run_id] = None
         elif is_active(state):
             found[run_id] = _STRANGER

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: A text, not a mapping: when a script and the launcher change a run at the same time, the database merges
 #: the changes only if all values of the run can be ordered.
 HANDLE = "handle"
-#: Set on a run that a launcher has in hand: it is to be cancelled. When that was asked for, as a text.
+#: Set on a run that a launcher has in hand: it is to be cancelled. The tag of the execution that is meant.
 CANCEL = "cancel"
 
 

@@ -14,7 +14,7 @@ from ZODB.POSException import StorageError
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask
 from motoko_core.launch import records, workspace
-from motoko_core.launch.generators import generator_name, make_generators
+from motoko_core.launch.generators import generator_name, services
 from motoko_core.locks import held
 from motoko_core.session import transact
 from motoko_core.states import is_active
@@ -22,6 +22,7 @@ from motoko_core.study.snapshot import snapshot
 from motoko_core.study.starting import start_servers
 
 if TYPE_CHECKING:
+    from motoko_core.launch.service import Service
     from motoko_core.study.server import Server
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
@@ -79,15 +80,14 @@ def _stop_local(workflow: Workflow, manager: TaskManager, keep: bool, stopped: S
         return
     stopped.started += start_servers([manager.database.server])
     with held(manager.launcher_lock, f"a launcher of study {manager.study!r} is running", ""):
-        made, options = make_generators(workflow, [manager])[manager.study]
-        stopped.count += asyncio.run(stop(manager, made, run_ids, options, hand_back=True))
+        service = services(workflow, [manager])[manager]
+        stopped.count += asyncio.run(stop(manager, service, run_ids, hand_back=True))
 
 
 async def stop(
     manager: TaskManager,
-    generator: JobGenerator,
+    service: Service,
     run_ids: Sequence[int],
-    settings: Any = None,
     *,
     hand_back: bool = False,
     timeout_s: float = 30.0,
@@ -99,8 +99,9 @@ async def stop(
     :param hand_back: the runs wait for the next launcher; otherwise they fail with the reason CANCELLED.
     :return: how many jobs were stopped, those that ended by themselves not counted.
     """
+    generator = service.generator
     what = f"stop jobs of {manager.study}"
-    tasks, wrong = transact(what, partial(_in_hand, manager, run_ids, settings))
+    tasks, wrong = transact(what, partial(_in_hand, manager, run_ids, service.settings))
     ends = [_never(run_id, tag) for run_id, tag in wrong.items()]
     followed: set[str] = set()
     try:
@@ -140,7 +141,7 @@ def _in_hand(
     tasks, wrong = {}, {}
     for run_id, tag in records.in_hand(manager, run_ids).items():
         try:
-            tasks[tag] = attrs.evolve(records.task_of(manager, run_id), settings=settings)
+            tasks[tag] = records.task_of(manager, run_id, settings)
         except MotokoError:
             wrong[run_id] = tag
     return tasks, wrong

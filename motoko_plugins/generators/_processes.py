@@ -30,6 +30,15 @@ def processes_of(tags: Collection[str]) -> dict[str, list[int]]:
     return found
 
 
+def groups_of(tags: Collection[str]) -> set[int]:
+    """The process groups of some jobs: a program can have left the one that its job has begun with."""
+    found = set()
+    for pid in (pid for pids in processes_of(tags).values() for pid in pids):
+        with suppress(OSError):
+            found.add(os.getpgid(pid))
+    return found
+
+
 def first_of(pids: Iterable[int]) -> int | None:
     """That process of a job whose end is the job's: it leads the session."""
     for pid in pids:

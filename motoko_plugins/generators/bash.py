@@ -31,6 +31,7 @@ from motoko_plugins.generators._bash_options import BashOptions
 from motoko_plugins.generators._processes import (
     end_of,
     first_of,
+    groups_of,
     processes_of,
     signal_process,
     stop_groups,
@@ -156,7 +157,7 @@ class BashGenerator(JobGenerator):
 
     async def _follow(self, job: _Job) -> None:
         """Wait for the end of a job that another spawner has started."""
-        task = job.task
+        task, has_ended = job.task, False
         while (record := read_exit_record(task.directory, task.tag)) and record.exit_code is None:
             host, _, spawner = record.job.rpartition(":")
             if host != socket.gethostname():
@@ -164,9 +165,11 @@ class BashGenerator(JobGenerator):
                 continue
             # In this order: a spawner writes how a job ended before the process disappears.
             spawner_lives = is_spawner(spawner)
-            job.pid = first_of(processes_of([task.tag]).get(task.tag, ()))
-            if job.pid is not None:
+            if not has_ended:  # what it has left in a session of its own is not the job
+                job.pid = first_of(processes_of([task.tag]).get(task.tag, ()))
+            if job.pid is not None and not has_ended:
                 await end_of(job.pid)
+                has_ended = True
             elif spawner_lives:
                 await asyncio.sleep(_POLL_S)  # it is just starting the job, or writing how it ended
             else:
@@ -187,7 +190,7 @@ class BashGenerator(JobGenerator):
             yield await self._ended.get()
 
     async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
-        """Stop jobs with everything that they started: SIGTERM to the group, SIGKILL after ``grace_s``.
+        """Stop jobs with everything that they started: SIGTERM to the groups, SIGKILL after ``grace_s``.
 
         Returns when nothing of them is left. Tags that are not at work are ignored.
         """
@@ -196,7 +199,8 @@ class BashGenerator(JobGenerator):
             job.cancelled = True
         await self._spawner.drop([job.task.tag for job in jobs if job.watcher is None])
         # (Those that had begun have told their process meanwhile: messages keep their order.)
-        await stop_groups({job.pid for job in jobs if job.pid is not None}, grace_s)
+        groups = {job.pid for job in jobs if job.pid is not None}
+        await stop_groups(groups | groups_of([job.task.tag for job in jobs]), grace_s)
         with suppress(asyncio.TimeoutError):
             over = asyncio.gather(*(job.over.wait() for job in jobs))
             await asyncio.wait_for(over, _LAST_WORDS_S)
