@@ -34,30 +34,45 @@ TAG_VARIABLE = "MOTOKO_TAG"
 #: 125: another job has executed it, and it is not executed again. ``JOB`` names this job; one that the
 #: scheduler starts again under the same name may execute again.
 #:
-#: - The script runs in the background, so that traps of the job script work meanwhile; its process id is in
-#:   ``motoko_pid``.
-#: - The record is the shell's own standard error while it waits: when the script is killed, the shell says so
-#:   there ("Killed"), which is all that tells ``kill -9`` from ``exit 137``.
+#: - An empty record is that of another job which is just beginning.
+#: - A second shell waits for the script. It outlives signals to the whole job, and tells how the script
+#:   ended. (A ``wait`` in the job script tells the signal that a trap of the job script has caught, and some
+#:   versions of bash forget the script's code then.) The script's process id is in ``motoko_pid``, for such
+#:   traps.
+#: - That shell's standard error is the record: when the script is killed, it says so there ("Killed"), which
+#:   is all that tells ``kill -9`` from ``exit 137``.
+#: - What a shell starts in the background ignores SIGINT and SIGQUIT, and no script could change that.
+#: - A record whose last line was cut off (its machine died) gets a line end before it goes on.
 EXECUTE = f"""\
 motoko_execute() {{
     local record="{PREFIX}$1" code
     cd -- "$2" || return 126
-    if (set -o noclobber; printf 'started %s\\n' "$6" > "$record") 2>/dev/null; then
-        :
-    elif [[ ! -s $record ]]; then
-        return 126
+    if (set -o noclobber; : > "$record") 2>/dev/null; then
+        if ! printf 'started %s\\n' "$6" >> "$record"; then
+            rm -f -- "$record"
+            return 126
+        fi
     elif [[ $(head -n 1 -- "$record") == "started $6" && $(tail -n 1 -- "$record") != ended* ]]; then
-        printf 'started %s\\n' "$6" >> "$record" || return 126
-    else
+        printf '\\nstarted %s\\n' "$6" >> "$record" || return 126
+    elif [[ -e $record ]]; then
         return 125
+    else
+        return 126
     fi
-    {{
-        {TAG_VARIABLE}=$1 bash "./$3" < /dev/null > "$4" 2> "$5" &
-        motoko_pid=$!
-        while wait "$motoko_pid"; code=$?; (( code > 128 )) && kill -0 "$motoko_pid" 2>/dev/null; do :; done
-        motoko_pid=
-        printf 'ended %s\\n' "$code" >&2
-    }} 2>> "$record"
+    exec {{motoko_pipe}}< <(
+        trap - INT QUIT
+        exec bash -c '
+            trap : HUP INT QUIT TERM USR1 USR2
+            (printf "%s\\n" "$BASHPID"; {TAG_VARIABLE}=$1 exec bash "./$2" < /dev/null > "$3" 2> "$4")
+            code=$?
+            printf "ended %s\\n" "$code" >&2
+            printf "%s\\n" "$code"
+        ' motoko "$1" "$3" "$4" "$5" 2>> "$record"
+    )
+    read -r motoko_pid <&"$motoko_pipe" || motoko_pid=
+    read -r code <&"$motoko_pipe" || code=137
+    motoko_pid=
+    exec {{motoko_pipe}}<&-
     return "$code"
 }}
 """
@@ -105,13 +120,14 @@ def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
     """The record of the execution ``tag``; None if it has not begun, or cannot be read.
 
     A code above 128 without a word of the shell's is the script's own: one whose *last command* was killed by
-    signal n exits with 128 + n. For SIGINT and SIGPIPE shells say nothing: 130 and 141.
+    signal n exits with 128 + n. For SIGINT, SIGPIPE and (in some builds of bash) SIGTERM, shells say nothing:
+    130, 141 and 143.
     """
     try:
         text = exit_record_path(directory, tag).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    lines = text.split("\n")[:-1]  # what has no line end is not all there yet
+    lines = [line for line in text.split("\n")[:-1] if line]  # what has no line end is not all there yet
     starts = [number for number, line in enumerate(lines) if line.startswith("started ")]
     if not starts:
         return None
