@@ -43,6 +43,8 @@ class Execution:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            # Whoever runs the tests in the background of a shell has them ignored.
+            preexec_fn=lambda: [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGQUIT)],
         )
 
     def run(self, job: str = "12", **text: str) -> int:
