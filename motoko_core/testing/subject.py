@@ -106,7 +106,8 @@ def in_loop(story: Callable[..., Awaitable[T]]) -> Callable[..., T]:
     @functools.wraps(story)
     def test(self: Subject, *args: Any, **kwargs: Any) -> T:
         async def bounded() -> T:
-            return await asyncio.wait_for(story(self, *args, **kwargs), 4 * self.timeout_s)
+            limit_s = self.timeout_s * (4 + self.kills())
+            return await asyncio.wait_for(story(self, *args, **kwargs), limit_s)
 
         return asyncio.run(bounded())
 
