@@ -45,11 +45,15 @@ class AdoptionTests(Subject):
         given += [(task, intents[task.tag]) for task in never[:2]]
         given.append((never[2], None))
         async with Following(self.make_generator(workflow_directory), self.timeout_s) as second:
-            assert await second.adopt(given) == {task.tag for task in begun}
-            (failed, good, lost) = await second.ends([ended, unseen, wiped])
+            followed = await second.adopt(given)
+            # Of the one whose traces are wiped out, a generator may not know that it ever began.
+            assert followed - {wiped.tag} == {task.tag for task in begun if task is not wiped}
+            failed, good = await second.ends([ended, unseen])
             assert failed.exit_code == 5, failed
             assert is_good(good), good
-            assert lost.reason == "LOST" or lost.exit_code == 6, lost
+            if wiped.tag in followed:
+                lost = await second.end(wiped)
+                assert lost.reason == "LOST" or lost.exit_code == 6, lost
             await second.generator.cancel([cancelled.tag], grace_s=0.1)
             assert (await second.end(cancelled)).reason == "CANCELLED"
             (live.directory / "go").touch()

@@ -66,7 +66,7 @@ class LauncherTests(Subject):
         calls = _random_number(1, 5_000) if step == "in submit" else 0
         code = await study.dying_launcher(step=step, calls=calls)
         assert code == -signal.SIGKILL
-        assert study.open_runs() or step == "after the settlement", "it should not have come so far"
+        assert study.open_runs() or step == "after settle", "it should not have come so far"
         async with study.launcher():
             await study.settled()
         study.check(f"{calls=}")

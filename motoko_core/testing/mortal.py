@@ -14,33 +14,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from motoko_core.interfaces import JobGenerator
-from motoko_core.launch import daemon, launcher
+from motoko_core.launch import daemon, launcher, records, writing
+from motoko_core.launch.generators import make_generator
 from motoko_core.workflow import Workflow
 
 __all__ = ["STEPS", "command", "main"]
 
-#: Where a launcher can be killed, in the order of its work.
+#: Where a launcher can be killed, in the order of its work. Those with "after" come after the commit.
 STEPS = (
-    "before the claim",
-    "after the claim",
-    "after the run directories",
-    "before submit",
+    "before claim",
+    "after claim",
+    "after prepare",
+    "after launched",
     "in submit",
     "after submit",
-    "after the handles",
-    "before the settlement",
-    "after the settlement",
+    "after submitted",
+    "before settle",
+    "after settle",
 )
-#: The commits around which it is killed: how the launcher calls them.
-_COMMITS = {
-    "before the claim": ("before", "claim"),
-    "after the claim": ("after", "claim"),
-    "after the run directories": ("after", "prepare"),
-    "before submit": ("after", "launch"),
-    "before the settlement": ("before", "settle"),
-    "after the settlement": ("after", "settle"),
-}
 _PROGRAM = """\
 import json, sys
 job = json.loads(sys.argv[1])
@@ -65,42 +56,43 @@ def command(path: Path, *, step: str = "", calls: int = 0) -> list[str]:
 def main(job: dict[str, Any]) -> None:
     """Work as a launcher until the end."""
     workflow = Workflow(job["path"])
-    step, calls = job["step"], job["calls"]
-    if step in _COMMITS:
-        _die_at_commit(*_COMMITS[step])
-    elif step == "after the handles":
+    calls = job["calls"]
+    when, _, what = job["step"].partition(" ")
+    if what == "submit":
+        kind = type(make_generator(workflow))
+        _die_after(kind, "submit", calls if when == "in" else 0)
+    elif what == "submitted":
         _die_after(launcher.Launcher, "_note")
-    elif step in ("in submit", "after submit"):
-        kind = type(_generator_of(workflow))
-        _die_after(kind, "submit", calls if step == "in submit" else 0)
+    elif what:
+        _die_at_record(when, what)
     elif calls:
         _die_after(launcher.Launcher, "run", calls)
     daemon.run_launcher(workflow)
-
-
-def _generator_of(workflow: Workflow) -> JobGenerator:
-    """The class that the launcher will use; the object itself is not kept."""
-    made: list[JobGenerator] = [daemon.make_generator(workflow)]
-    return made[0]
 
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _die_at_commit(when: str, what: str) -> None:
-    module: Any = launcher
-    transact = module.transact
+def _die_at_record(when: str, what: str) -> None:
+    """Die when the launcher writes something down, or when it has committed that."""
+    written: list[str] = []
+    function, transact = getattr(records, what), writing.transact  # type: ignore[attr-defined]
 
-    def mortal(title: str, work: Callable[[], Any]) -> Any:
-        if title.endswith(f": {what}") and when == "before":
+    def record(*args: Any, **kwargs: Any) -> Any:
+        if when == "before":
             _die()
+        written.append(what)
+        return function(*args, **kwargs)
+
+    def commit(title: str, work: Callable[[], Any]) -> Any:
         answer = transact(title, work)
-        if title.endswith(f": {what}"):
+        if written:
             _die()
         return answer
 
-    module.transact = mortal
+    setattr(records, what, record)
+    writing.transact = commit  # type: ignore[attr-defined]
 
 
 def _die_after(owner: type[Any], name: str, calls: int = 0) -> None:

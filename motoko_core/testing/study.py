@@ -9,9 +9,10 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from motoko_core.launch.daemon import make_generator
+from motoko_core.launch.generators import make_generators
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.records import HANDLE
+from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.states import is_active
 from motoko_core.study.feed import feed_of
@@ -123,8 +124,8 @@ class Study:
     @contextlib.asynccontextmanager
     async def launcher(self) -> AsyncIterator[None]:
         """A launcher at work in this process, until the end of the block."""
-        generator = make_generator(self.workflow)
-        launcher = Launcher([self.manager], generator)
+        generator, settings = make_generators(self.workflow, [self.manager])[self.manager.study]
+        launcher = Launcher({self.manager: Service(generator=generator, settings=settings)})
         running = asyncio.create_task(launcher.run())
         block = asyncio.current_task()
         assert block is not None
@@ -134,7 +135,6 @@ class Study:
         finally:
             launcher.stop()
             await asyncio.wait_for(running, self._timeout_s)
-            await generator.close()
 
     async def dying_launcher(self, **death: Any) -> int:
         """A launcher in a process of its own; answer its exit code when it is dead, or all runs are over.

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from motoko_core.interfaces import JobGenerator
-from motoko_core.launch.daemon import make_generator
+from motoko_core.launch.generators import make_generator
 from motoko_core.workflow import Workflow
 
 __all__ = ["STUDY", "Subject", "in_loop"]
