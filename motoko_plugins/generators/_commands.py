@@ -26,6 +26,7 @@ class Outcome:
     code: int | None
     output: str = ""
     errors: str = ""
+    has_started: bool = True
 
     def __str__(self) -> str:
         """The command and its end, for messages."""
@@ -51,7 +52,7 @@ async def execute(
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        return Outcome(command=words, code=None, errors=str(error))
+        return Outcome(command=words, code=None, errors=str(error), has_started=False)
     talking = asyncio.ensure_future(process.communicate(stdin))
     try:
         output, errors = await asyncio.wait_for(asyncio.shield(talking), timeout_s)

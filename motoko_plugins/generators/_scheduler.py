@@ -6,10 +6,11 @@ fails or must survive is in :mod:`~motoko_plugins.generators._scheduler_generato
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import attrs
 
@@ -70,11 +71,13 @@ class Request:
     :param options: the scheduler's directives, as its scripts have them, without the prefix.
     :param nproc: processors for each.
     :param modules: environment modules that each loads.
+    :param runs_per_job: runs that each executes, one after another, at most.
     """
 
     options: tuple[str, ...] = ()
     nproc: int = 1
     modules: tuple[str, ...] = ()
+    runs_per_job: int = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -94,10 +97,35 @@ class Submission:
         return list(self.elements) != [0]
 
 
+class Settings(Protocol):
+    """What every scheduler's ``Options`` have. Times in seconds."""
+
+    @property
+    def max_jobs(self) -> int | None:
+        """Jobs in the queue at once, an array's elements each."""
+
+    @property
+    def poll_interval_s(self) -> float:
+        """How often the scheduler is asked."""
+
+    @property
+    def submit_timeout_s(self) -> float:
+        """How long a command may take."""
+
+    @property
+    def lost_after_s(self) -> float:
+        """How long a job must be unknown to count as lost."""
+
+    @property
+    def max_array_size(self) -> int | None:
+        """Elements in one array; None: :meth:`Scheduler.limit_command` tells."""
+
+
 class Scheduler(ABC):
     """The pure part of a generator: knows a scheduler's language, and neither time nor processes.
 
-    :param settings: the generator's options, an instance of its ``Options``.
+    :param settings: the generator's options, an instance of its ``Options``. What they must have stands in
+        :class:`Settings`.
     """
 
     #: For messages: ``SLURM``.
@@ -107,6 +135,10 @@ class Scheduler(ABC):
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
+
+    def new_name(self) -> str:
+        """A name for one submission, unique in the world, which :meth:`parse_status` knows for ours."""
+        return f"motoko-{uuid.uuid4().hex[:20]}"
 
     @abstractmethod
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
@@ -133,7 +165,7 @@ class Scheduler(ABC):
 
     @abstractmethod
     def refusal(self, code: int | None, errors: str) -> Refusal:
-        """What a submission means that ended with ``code`` (None: killed, after too long) and said ``errors``."""
+        """What a submission means that ended with ``code`` (None: it was killed) and said ``errors``."""
 
     @abstractmethod
     def element_id(self, job_id: str, index: int, *, is_array: bool) -> str:
@@ -170,5 +202,5 @@ class Scheduler(ABC):
         return None
 
     def parse_limit(self, output: str) -> int | None:
-        """Elements that an array may have, of the answer of :meth:`limit_command`; None if it does not say."""
+        """Elements that an array may have, by the answer of :meth:`limit_command`; None: it is silent."""
         return None
