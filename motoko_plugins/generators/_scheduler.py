@@ -101,6 +101,10 @@ class Settings(Protocol):
     """What every scheduler's ``Options`` have. Times in seconds."""
 
     @property
+    def runs_per_job(self) -> int:
+        """Runs that one job executes, one after another."""
+
+    @property
     def max_jobs(self) -> int | None:
         """Jobs in the queue at once, an array's elements each."""
 

@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from motoko_core.interfaces import Ended, ExitRecord, LaunchTask
+from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path
 from motoko_plugins.generators._commands import execute
 from motoko_plugins.generators._scheduler import Phase, Scheduler, Seen, Settings
 from motoko_plugins.generators._scheduler_jobs import NEVER, Job, Stage, block, end_of, read_records, which
@@ -59,6 +59,7 @@ class Follower:
         self._interval_s = settings.poll_interval_s
         self._records_due = 0.0
         self._queue_due = 0.0
+        self._hurried = float("-inf")
         self._is_silent = False
         self._history_works = True
         self._unknown_words: set[str] = set()
@@ -69,10 +70,12 @@ class Follower:
     def look_soon(self, *, at_once: bool = False) -> None:
         """Look earlier than planned: something was submitted, or is about to end."""
         delay = 0.0 if at_once else self._short_s
-        self._interval_s = min(self._interval_s, max(_SHORTEST_S, self._settings.poll_interval_s))
         now = asyncio.get_running_loop().time()
         self._records_due = min(self._records_due, now + delay)
-        if not self._is_silent:
+        # However often something is submitted, the queue is asked as often as if nothing were, but once.
+        if not self._is_silent and (at_once or now - self._hurried >= self._settings.poll_interval_s):
+            self._hurried = now
+            self._interval_s = self._short_s
             self._queue_due = min(self._queue_due, now + delay)
         self._wake.set()
 
@@ -109,7 +112,8 @@ class Follower:
         found = await _read(jobs)
         for job in jobs:
             records = found[job.key]
-            for number, task in enumerate(list(job.tasks)):
+            tasks = list(job.tasks)
+            for number, task in enumerate(tasks):
                 record = records.get(task.tag)
                 if record is None:
                     break
@@ -117,11 +121,12 @@ class Follower:
                 if record.exit_code is None and record.job not in NEVER:
                     break
                 # A failure may be the scheduler's doing, which it alone can tell, unless the job goes on.
-                goes_on = any(later.tag in records for later in job.tasks[number + 1 :])
+                goes_on = any(later.tag in records for later in tasks[number + 1 :])
                 if record.exit_code == 0 or goes_on or task.tag in job.cancelled or record.job in NEVER:
                     self._finish(job, task, record, None)
                 elif task.tag not in self._noticed:
                     self._noticed.add(task.tag)
+                    self._interval_s = self._short_s
                     self._queue_due = 0.0
 
     def _finish(
@@ -160,7 +165,8 @@ class Follower:
             by_key[entry.name, entry.index or 0].append(entry)
         # (What was submitted after the question is not in the answer.)
         jobs = [job for job in self._jobs.values() if job.is_submitted and job.since <= asked]
-        changed = [job for job in jobs if self._note(job, by_key.get(job.key, []), asked)]
+        now = loop.time()
+        changed = [job for job in jobs if self._note(job, by_key.get(job.key, []), now)]
         self._pace(bool(changed))
         await self._settle(jobs, by_key)
         await self._kill(jobs, by_key)
@@ -242,33 +248,34 @@ class Follower:
                 self._miss(job, task, record, now)
             elif seen.phase is not Phase.OVER:
                 continue
-            elif record is None or record.exit_code is None:
-                # The record may be on its way here, over a network file system.
-                if job.over_since is not None and now - job.over_since < self._short_s:
-                    self._queue_due = min(self._queue_due, now + self._short_s)
-                elif self._goes_again(job, record, seen):
-                    again.append(task)
-                else:
-                    message = f"{self._scheduler.title} says of job {seen.job_id}: {seen.word}"
-                    if record is None:
-                        message += "; the run had not begun"
-                    self._finish(job, task, record, seen, message)
+            elif (record is None or record.exit_code is None) and self._may_come(job, now):
+                self._queue_due = min(self._queue_due, now + self._short_s)
+            elif self._goes_again(job, task, record, seen):
+                again.append(task)
             else:
                 message = f"{self._scheduler.title} says of job {seen.job_id}: {seen.word}"
-                self._finish(job, task, record, seen, message if seen.reason else "")
-        if again:
+                if record is None:
+                    message += "; the run had not begun"
+                is_told = record is None or seen.reason is not None or record.exit_code is None
+                self._finish(job, task, record, seen, message if is_told else "")
+        if again and len(again) == len(job.tasks):  # the others are looked at again
             log.info("%d runs of job %s had not begun; they are submitted again", len(again), job.job_ids)
-            job.tasks = again
+            for task in again:  # their job is over: nobody else writes there
+                exit_record_path(task.directory, task.tag).unlink(missing_ok=True)
             self._plan(job)
 
-    def _goes_again(self, job: Job, record: ExitRecord | None, seen: Seen) -> bool:
+    def _may_come(self, job: Job, now: float) -> bool:
+        """Whether a record may still be on its way here, over a network file system."""
+        return job.over_since is not None and now - job.over_since < self._short_s
+
+    def _goes_again(self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen) -> bool:
         """Whether a run that a job leaves behind is submitted again.
 
-        Only if another run of that job has begun, so that this comes to an end; and not if somebody has
-        cancelled the job, unless we did, because of another of its runs.
+        If we have cancelled the job because of another of its runs; or else if it had not begun, unless
+        somebody has cancelled the job, or none of its runs had begun: the next job would not do better.
         """
         if job.kills:
-            return True
+            return task.tag not in job.cancelled
         return record is None and job.has_begun and seen.exit_code != 0 and seen.reason != "CANCELLED"
 
     def _is_lost(self, job: Job, now: float) -> bool:
@@ -291,8 +298,8 @@ class Follower:
         if job.stage is Stage.UNCLEAR and record is None:
             self._retry(job)
             return
-        if record is None:
-            block(task, "LOST")
+        if record is None and not block(task, "LOST"):
+            return  # it has begun just now
         name = ", ".join(sorted(job.job_ids)) or f"named {job.name}"
         asked = "neither queue nor accounting know" if self._history_works else "the queue does not know"
         self._end(

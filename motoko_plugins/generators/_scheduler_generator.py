@@ -93,7 +93,7 @@ class SchedulerGenerator(JobGenerator):
             return None
         if self._submitter.planned:
             return 0
-        return max(0, limit - self._in_queue()) * int(getattr(self.options, "runs_per_job", 1))
+        return max(0, limit - self._in_queue()) * int(self.options.runs_per_job)
 
     def _in_queue(self) -> int:
         return sum(job.stage is not Stage.PLANNED for job in self._jobs.values())
@@ -156,8 +156,9 @@ class SchedulerGenerator(JobGenerator):
             job.tasks.append(task)
             self._by_tag[task.tag] = job
         loop = asyncio.get_running_loop()
+        of_job = {job: list(job.tasks) for job in jobs.values()}
         waiting = []
-        for job in jobs.values():
+        for job in of_job:
             job.answer = loop.create_future()
             waiting.append(job.answer)
         self._jobs.update(jobs)
@@ -165,18 +166,18 @@ class SchedulerGenerator(JobGenerator):
         if waiting:
             await asyncio.wait(waiting, timeout=_PATIENCE_S)
         answers = {}
-        for job in jobs.values():
+        for job, tasks in of_job.items():
             job.answer = None
-            handle = _handle(job.name, job.index, None, job.job_ids)
-            for place, task in enumerate(job.tasks):
+            for place, task in enumerate(tasks):
                 if job.error is None:
-                    more = {"place": place} if job.request and job.request.runs_per_job > 1 else {}
-                    answers[task.tag] = Submitted(tag=task.tag, handle={**handle, **more})
+                    several = job.request is not None and job.request.runs_per_job > 1
+                    handle = _handle(job.name, job.index, place if several else None, job.job_ids)
+                    answers[task.tag] = Submitted(tag=task.tag, handle=handle)
                 else:
                     errors[task.tag] = job.error
         for task in batch:
             if task.tag not in answers:
-                error = f"cannot submit {task.task}: {errors.get(task.tag, 'it was cancelled')}"
+                error = f"cannot submit {task.task}: {errors[task.tag]}"
                 answers[task.tag] = Submitted(tag=task.tag, error=error)
         return [answers[task.tag] for task in batch]
 

@@ -69,6 +69,11 @@ def _exit_code(wait_status: str) -> int | None:
 _WARNING = re.compile(r"--signal=R?B?R?B:(?:SIG)?([A-Z0-9]+)(@\d+)?", re.IGNORECASE)
 
 
+_DISTURBING = re.compile(
+    r"SLURM_(?!CONF)|SLURMD_|SQUEUE_|SACCT_|SCANCEL_|SCONTROL_|SBATCH_(WAIT|ARRAY_INX|CLUSTERS)"
+)
+
+
 class Slurm(Scheduler):
     """SLURM, 20.02 and later."""
 
@@ -81,17 +86,7 @@ class Slurm(Scheduler):
 
         Users' defaults for their jobs (``SBATCH_ACCOUNT``) stay.
         """
-        dropped = re.compile(r"(SLURM_(?!CONF)|SLURMD_|SQUEUE_|SACCT_|SCANCEL_|SCONTROL_)")
-        ours = {
-            "SBATCH_WAIT",
-            "SBATCH_WAIT_ALL_NODES",
-            "SBATCH_ARRAY_INX",
-            "SBATCH_TEST_ONLY",
-            "SBATCH_CLUSTERS",
-        }
-        return {
-            name: value for name, value in environment.items() if not dropped.match(name) and name not in ours
-        }
+        return {name: value for name, value in environment.items() if not _DISTURBING.match(name)}
 
     def request(self, task: LaunchTask) -> Request:
         """Join the options: the generator's, its task manager's, the run's, the last of a name wins."""
@@ -122,9 +117,7 @@ class Slurm(Scheduler):
         head = "".join(f"#SBATCH {option}\n" for option in options)
         warning = None
         for option in options:
-            if match := re.fullmatch(
-                r"--signal=[RB]*B[RB]*:(?:SIG)?([A-Z0-9]+)(@\d+)?", option, re.IGNORECASE
-            ):
+            if match := _WARNING.fullmatch(option):
                 warning = match[1].upper()
         rest = body(
             submission.elements,
