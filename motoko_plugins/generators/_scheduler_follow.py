@@ -276,7 +276,8 @@ class Follower:
         """
         if job.kills:
             return task.tag not in job.cancelled
-        return record is None and job.has_begun and seen.exit_code != 0 and seen.reason != "CANCELLED"
+        has_succeeded = seen.reason is None and seen.exit_code == 0
+        return record is None and job.has_begun and not has_succeeded and seen.reason != "CANCELLED"
 
     def _is_lost(self, job: Job, now: float) -> bool:
         """Whether a missing job has been missing for too long to come back."""

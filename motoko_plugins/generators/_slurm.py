@@ -41,11 +41,7 @@ _OUT_OF_REACH = re.compile(
     r"Unable to establish|No route to host|configuration source",
     re.IGNORECASE,
 )
-_REFUSED = re.compile(
-    r"Batch job submission failed: |unrecognized option|invalid option|option requires|--help|"
-    r"sbatch: (error|fatal): (invalid|unable to open|unable to read|memory specification|batch script)",
-    re.IGNORECASE,
-)
+_REFUSED = re.compile(r"Batch job submission failed: |^sbatch: (error|fatal): (invalid|memory)", re.I | re.M)
 
 
 def state(word: str) -> tuple[Phase, str | None]:
@@ -142,12 +138,13 @@ class Slurm(Scheduler):
         return match[1] if match else ""
 
     def refusal(self, code: int | None, errors: str) -> Refusal:
-        """Tell by SLURM's messages; its exit codes say nothing."""
+        """Tell by SLURM's messages; its exit codes hardly say anything."""
         if _LIMITS.search(errors):
             return Refusal.LIMIT
         if _OUT_OF_REACH.search(errors):
             return Refusal.UNREACHABLE
-        return Refusal.PERMANENT if code and _REFUSED.search(errors) else Refusal.UNKNOWN
+        is_mistake = code == 255 and "sbatch" in errors  # it did not even ask the controller
+        return Refusal.PERMANENT if is_mistake or (code and _REFUSED.search(errors)) else Refusal.UNKNOWN
 
     def element_id(self, job_id: str, index: int, *, is_array: bool) -> str:
         """``12_3``, or ``12``."""
