@@ -283,10 +283,11 @@ class Follower:
         """Whether a missing job has been missing for too long to come back."""
         if job.missing_since is None:
             return False
+        return now - max(job.missing_since, job.since) >= self._patience_s(job)
+
+    def _patience_s(self, job: Job) -> float:
         limit = self._settings.lost_after_s
-        if job.stage is Stage.UNCLEAR:
-            limit = min(limit, _IN_FLIGHT_S)
-        return now - max(job.missing_since, job.since) >= limit
+        return min(limit, _IN_FLIGHT_S) if job.stage is Stage.UNCLEAR else limit
 
     def _miss(self, job: Job, task: LaunchTask, record: ExitRecord | None, now: float) -> None:
         """Decide for a run whose job the scheduler does not know."""
@@ -294,7 +295,7 @@ class Follower:
             self._finish(job, task, record, None)
             return
         if not self._is_lost(job, now):
-            self._queue_due = min(self._queue_due, now + max(self._short_s, self._settings.lost_after_s / 4))
+            self._queue_due = min(self._queue_due, now + max(self._short_s, self._patience_s(job) / 4))
             return
         if job.stage is Stage.UNCLEAR and record is None:
             self._retry(job)
