@@ -15,6 +15,7 @@ import attrs
 
 __all__ = [
     "EXECUTE",
+    "NOBODY",
     "TAG_VARIABLE",
     "ExitRecord",
     "exit_record_path",
@@ -36,6 +37,7 @@ TAG_VARIABLE = "MOTOKO_TAG"
 #:
 #: - The script runs in the background, so that traps of the job script work meanwhile; its process id is in
 #:   ``motoko_pid``.
+#: - A script that ends while a trap works is waited for once more: the first `wait` has told of the signal.
 #: - The record is the shell's own standard error while it waits: when the script is killed, the shell says so
 #:   there ("Killed"), which is all that tells ``kill -9`` from ``exit 137``.
 EXECUTE = f"""\
@@ -55,6 +57,7 @@ motoko_execute() {{
         {TAG_VARIABLE}=$1 bash "./$3" < /dev/null > "$4" 2> "$5" &
         motoko_pid=$!
         while wait "$motoko_pid"; code=$?; (( code > 128 )) && kill -0 "$motoko_pid" 2>/dev/null; do :; done
+        (( code <= 128 )) || {{ wait "$motoko_pid"; code=$?; }}
         motoko_pid=
         printf 'ended %s\\n' "$code" >&2
     }} 2>> "$record"

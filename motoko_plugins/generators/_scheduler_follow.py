@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path
 from motoko_plugins.generators._commands import execute
 from motoko_plugins.generators._scheduler import Phase, Scheduler, Seen, Settings
-from motoko_plugins.generators._scheduler_jobs import NEVER, Job, Stage, block, end_of, read_records, which
+from motoko_plugins.generators._scheduler_jobs import (
+    Job,
+    Stage,
+    end_of,
+    forbid,
+    is_forbidden,
+    read_records,
+    which,
+)
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +126,11 @@ class Follower:
                 if record is None:
                     break
                 job.has_begun = True
-                if record.exit_code is None and record.job not in NEVER:
+                if record.exit_code is None:
                     break
                 # A failure may be the scheduler's doing, which it alone can tell, unless the job goes on.
                 goes_on = any(later.tag in records for later in tasks[number + 1 :])
-                if record.exit_code == 0 or goes_on or task.tag in job.cancelled or record.job in NEVER:
+                if record.exit_code == 0 or goes_on or task.tag in job.cancelled or is_forbidden(record):
                     self._finish(job, task, record, None)
                 elif task.tag not in self._noticed:
                     self._noticed.add(task.tag)
@@ -242,7 +250,7 @@ class Follower:
         for task in list(job.tasks):
             record = records.get(task.tag)
             seen = which(entries, record)
-            if record is not None and (record.exit_code == 0 or record.job in NEVER):
+            if record is not None and (record.exit_code == 0 or is_forbidden(record)):
                 self._finish(job, task, record, seen)
             elif seen is None:
                 self._miss(job, task, record, now)
@@ -300,7 +308,7 @@ class Follower:
         if job.stage is Stage.UNCLEAR and record is None:
             self._retry(job)
             return
-        if record is None and not block(task, "LOST"):
+        if record is None and not forbid(task):
             return  # it has begun just now
         name = ", ".join(sorted(job.job_ids)) or f"named {job.name}"
         asked = "neither queue nor accounting know" if self._history_works else "the queue does not know"
@@ -322,7 +330,7 @@ class Follower:
         """Ask the accounting of jobs that the queue has forgotten; by the name that they have in records."""
         ids = {job_id for job in jobs for job_id in job.job_ids}
         for job in jobs:
-            ids |= {record.job for record in records[job.key].values() if record.job not in NEVER}
+            ids |= {record.job for record in records[job.key].values() if not is_forbidden(record)}
         command = self._scheduler.history_command(sorted(ids)) if ids and self._history_works else None
         if command is None:
             return {}

@@ -16,7 +16,7 @@ from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted, r
 from motoko_plugins.generators._environment import job_environment
 from motoko_plugins.generators._scheduler import Request, Scheduler
 from motoko_plugins.generators._scheduler_follow import Follower
-from motoko_plugins.generators._scheduler_jobs import Job, Stage, block
+from motoko_plugins.generators._scheduler_jobs import Job, Stage, forbid
 from motoko_plugins.generators._scheduler_submit import Submitter
 
 log = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class SchedulerGenerator(JobGenerator):
                 self._forget(job)
                 continue
             for task in list(job.tasks):
-                if block(task, "SUBMIT"):
+                if forbid(task):
                     self._end(job, task, Ended(tag=task.tag, exit_code=None, reason="SUBMIT", message=why))
                 else:  # it has been submitted after all
                     job.stage = Stage.UNCLEAR
@@ -349,7 +349,7 @@ def _handle(
 
 def _stop(task: LaunchTask) -> bool | None:
     """Keep a run from beginning; False: it has begun; None: it has ended."""
-    if block(task, "CANCELLED"):
+    if forbid(task):
         return True
     record = read_exit_record(task.directory, task.tag)
     return None if record is not None and record.exit_code is not None else False

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import attrs
 
-from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path, read_exit_record
+from motoko_core.interfaces import (
+    NOBODY,
+    Ended,
+    ExitRecord,
+    LaunchTask,
+    forbid_execution,
+    read_exit_record,
+)
 from motoko_plugins.generators._scheduler import Phase, Request, Seen
 
-#: "Jobs" in exit records that say why a run is never executed under this tag.
-NEVER = frozenset({"CANCELLED", "LOST", "SUBMIT"})
+log = logging.getLogger(__name__)
 
 
 class Stage(Enum):
@@ -99,19 +106,21 @@ def read_records(tasks: Sequence[LaunchTask], *, everything: bool = False) -> di
     return found
 
 
-def block(task: LaunchTask, reason: str) -> bool:
-    """Make sure that a run never begins under this tag; False: it has begun.
+def forbid(task: LaunchTask) -> bool:
+    """Make sure that a run never begins under this tag; False: it has begun, or nobody can tell.
 
     A job that appears after all, or was submitted twice, finds the record and does not execute the run.
     """
     try:
-        with exit_record_path(task.directory, task.tag).open("x", encoding="utf-8") as file:
-            file.write(f"started {reason}\n")
-    except FileExistsError:
+        return forbid_execution(task.directory, task.tag)
+    except OSError as error:
+        log.warning("the run directory of %s is out of reach: %s", task.task, error)
         return False
-    except OSError:  # without a directory nothing begins, either
-        return True
-    return True
+
+
+def is_forbidden(record: ExitRecord | None) -> bool:
+    """Whether a run never begins: it was cancelled, and the launcher ended before it said so."""
+    return record is not None and record.job == NOBODY
 
 
 def end_of(
@@ -122,8 +131,8 @@ def end_of(
     The run's own word counts most: a script that ended with 0 has succeeded, whatever became of its job.
     """
     code = record.exit_code if record else None
-    if record is not None and record.job in NEVER:
-        return Ended(tag=tag, exit_code=None, reason=record.job, message=message)
+    if is_forbidden(record):
+        return Ended(tag=tag, exit_code=None, reason="CANCELLED", message=message)
     if is_cancelled:
         return Ended(tag=tag, exit_code=code, reason="CANCELLED", message=message)
     if code == 0 or seen is None:

@@ -85,11 +85,10 @@ class Slurm(Scheduler):
         return {name: value for name, value in environment.items() if not _DISTURBING.match(name)}
 
     def request(self, task: LaunchTask) -> Request:
-        """Join the options: the generator's, its task manager's, the run's, the last of a name wins."""
+        """Join the options: those of the task manager, then the run's; the last of a name wins."""
         settings = task.settings or self.settings
         own = run_options(task.options.get("slurm_options"), f"slurm_options of {task.task}")
-        options = merge(self.settings.options, settings.options, own)
-        options = tuple(option for option in options if option_name(option) != "job-name")
+        options = merge(settings.options, own)
         given = {option_name(option): option for option in options}
         ours = []
         if "output" not in given:
@@ -103,7 +102,7 @@ class Slurm(Scheduler):
         return Request(
             options=(*ours, *options),
             nproc=task.nproc,
-            modules=settings.module or self.settings.module,
+            modules=settings.module,
             runs_per_job=settings.runs_per_job,
         )
 

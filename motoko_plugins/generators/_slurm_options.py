@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -63,13 +64,14 @@ def option_name(option: str) -> str:
 
 
 def merge(*layers: Iterable[str]) -> tuple[str, ...]:
-    """Join options; those of a later layer replace those of the same name in earlier ones."""
-    found: list[str] = []
-    for layer in layers:
-        options = list(layer)
-        names = {option_name(option) for option in options}
-        found = [option for option in found if option_name(option) not in names] + options
-    return tuple(found)
+    """Join options; of those of one name the last one holds. A job's name is Motoko's own affair."""
+    found: dict[str, str] = {}
+    for option in itertools.chain(*layers):
+        name = option_name(option)
+        found.pop(name, None)
+        found[name] = option
+    found.pop("job-name", None)
+    return tuple(found.values())
 
 
 def run_options(value: Any, where: str) -> tuple[str, ...]:
@@ -153,13 +155,17 @@ class SlurmOptions:
     options: tuple[str, ...] = attrs.field(default=(), converter=_options)
     module: tuple[str, ...] = attrs.field(default=(), converter=_names)
     runs_per_job: int = attrs.field(default=1, validator=_whole)
-    max_jobs: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole))
-    poll_interval_s: float = attrs.field(default=30.0, validator=_seconds)
-    submit_timeout_s: float = attrs.field(default=60.0, validator=_seconds)
-    lost_after_s: float = attrs.field(default=120.0, validator=_seconds)
+    max_jobs: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_whole), metadata={"shared": True}
+    )
+    poll_interval_s: float = attrs.field(default=30.0, validator=_seconds, metadata={"shared": True})
+    submit_timeout_s: float = attrs.field(default=60.0, validator=_seconds, metadata={"shared": True})
+    lost_after_s: float = attrs.field(default=120.0, validator=_seconds, metadata={"shared": True})
     signal: str | None = attrs.field(default="USR1@60", converter=_signal, validator=_warning)
     requeue: bool = attrs.field(default=False, validator=_boolean)
-    max_array_size: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole))
+    max_array_size: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_whole), metadata={"shared": True}
+    )
 
     @classmethod
     def from_strings(cls, strings: Sequence[str]) -> SlurmOptions:
