@@ -16,6 +16,7 @@ import attrs
 
 from motoko_core.exit_record import (
     EXECUTE,
+    NOBODY,
     TAG_VARIABLE,
     ExitRecord,
     exit_record_path,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXECUTE",
+    "NOBODY",
     "TAG_VARIABLE",
     "Abort",
     "CliCommand",

@@ -226,9 +226,8 @@ def _make(name: str, submit: str, cancel: str) -> type[CoatGenerator]:
 
 @hookimpl
 def motoko_generators() -> Mapping[str, type[JobGenerator]]:
-    """Provide ``slurm``, ``pbs`` and ``sge``."""
+    """Provide ``pbs`` and ``sge``."""
     return {
-        "slurm": _make("slurm", "sbatch", "scancel"),
         "pbs": _make("pbs", "qsub", "qdel"),
         "sge": _make("sge", "qsub", "qdel"),
     }

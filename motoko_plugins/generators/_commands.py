@@ -1,0 +1,72 @@
+"""Executing a scheduler's programs, which may hang."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import attrs
+
+#: A program that hangs in the kernel does not end even by SIGKILL; nobody waits longer for it.
+_KILL_S = 5.0
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What a command has done.
+
+    :param code: its exit code; negative for a signal; None: it did not end in time, or did not start.
+    :param errors: its standard error, or why it did not start or end.
+    """
+
+    command: str
+    code: int | None
+    output: str = ""
+    errors: str = ""
+    has_started: bool = True
+
+    def __str__(self) -> str:
+        """The command and its end, for messages."""
+        end = "did not end well" if self.code is None else f"ended with exit code {self.code}"
+        return f"`{self.command}` {end}: {self.errors.strip() or self.output.strip() or '(no output)'}"
+
+
+async def execute(
+    command: Sequence[str], *, environment: Mapping[str, str], timeout_s: float, stdin: bytes = b""
+) -> Outcome:
+    """Execute a command in a process group of its own; one that hangs is killed with its children.
+
+    Never raises for the command. It gets ``stdin`` whole, then the end of the file.
+    """
+    words = " ".join(command)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return Outcome(command=words, code=None, errors=str(error), has_started=False)
+    talking = asyncio.ensure_future(process.communicate(stdin))
+    try:
+        output, errors = await asyncio.wait_for(asyncio.shield(talking), timeout_s)
+    except asyncio.TimeoutError:
+        return Outcome(command=words, code=None, errors=f"no answer within {timeout_s:g} s")
+    finally:
+        if process.returncode is None or not talking.done():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.wait({talking}, timeout=_KILL_S)
+            talking.cancel()
+    return Outcome(
+        command=words,
+        code=process.returncode,
+        output=output.decode(errors="replace"),
+        errors=errors.decode(errors="replace"),
+    )

@@ -1,0 +1,147 @@
+"""The part of job scripts that all schedulers share: executing runs, and what signals do to them.
+
+A job script is the scheduler's head, with its directives; then :func:`body`. Names of the users' stand in the
+body only, quoted, each run in one line: nothing in them is executed or taken for a directive.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+
+from motoko_core.interfaces import EXECUTE, LaunchTask
+
+_SPECIAL = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff\\']")
+
+# - TERM is meant for the run, which gets it too: schedulers signal every process of a job. This shell lives
+#   on to write down how the run ended, and begins no other. `stopped` in the record, where standard error
+#   goes meanwhile, tells that the run did not end by itself: if the scheduler starts the job again, the run
+#   is executed again.
+# - A job that was started again executes only what it has not ended before.
+_RUN = """\
+motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_stopped= motoko_warned=
+trap 'motoko_stopped=1; echo "stopped by SIGTERM" >&2' TERM
+
+motoko_run() {{
+    local record="$2/.motoko-$1" code
+    if [[ -n $motoko_failed ]]; then
+        printf '%s\\n' "$motoko_failed" > "$5"
+        motoko_code=127
+        return
+    elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
+        motoko_code=143
+        return
+    elif [[ -s $record && $(head -n 1 -- "$record") == "started $motoko_job" &&
+            $(grep -E '^(started|stopped) ' -- "$record" | tail -n 1) == stopped* &&
+            $(tail -n 1 -- "$record") != "ended 0" ]]; then
+        echo again >> "$record"
+    fi
+    export {submit_directory}=$2
+    motoko_begun=1
+    motoko_execute "$@" "$motoko_job"
+    code=$?
+    (( code == 0 )) || motoko_code=$code
+}}
+"""
+
+# - Who does not know the signal would be killed by it: it goes to those that catch it.
+# - Programs that start others on many nodes catch it to pass it on, to whoever it may kill.
+_WARN = """\
+motoko_warn() {
+    local number=$(kill -l "$1") status key value pid ancestor
+    local -A names=() parents=() caught=()
+    motoko_warned=1
+    [[ -n $motoko_pid ]] || return
+    for status in /proc/[0-9]*/status; do
+        pid=${status//[!0-9]/}
+        while read -r key value _; do
+            case $key in
+            Name:) names[$pid]=$value ;;
+            PPid:) parents[$pid]=$value ;;
+            SigCgt:) caught[$pid]=$value ;;
+            esac
+        done < "$status"
+    done 2>/dev/null
+    for pid in "${!caught[@]}"; do
+        (( 16#${caught[$pid]} >> (number - 1) & 1 )) || continue
+        [[ ${names[$pid]} != @(srun|mpirun|mpiexec*|orterun|prterun|prun) ]] || continue
+        ancestor=$pid
+        while [[ -n $ancestor && $ancestor != "$motoko_pid" ]]; do ancestor=${parents[$ancestor]-}; done
+        [[ -z $ancestor ]] || kill -s "$1" "$pid" 2>/dev/null
+    done
+}
+"""
+
+# A batch shell is no login shell: on some clusters it has not heard of `module` yet.
+_MODULES = """\
+motoko_modules() {
+    local file name
+    for file in "${MODULESHOME-}/init/bash" "${LMOD_PKG-}/init/bash" \\
+                /etc/profile.d/{modules,lmod,z00_lmod}.sh; do
+        type module > /dev/null 2>&1 && break
+        [[ -r $file ]] && . "$file"
+    done
+    if ! type module > /dev/null 2>&1; then
+        echo "motoko: environment modules are asked for, and $HOSTNAME has no command 'module'"
+        return 1
+    fi
+    module purge
+    for name in "$@"; do
+        module load "$name" || { echo "motoko: 'module load $name' failed on $HOSTNAME"; return 1; }
+    done
+}
+motoko_messages=$(mktemp)
+motoko_modules @NAMES@ > "$motoko_messages" 2>&1 || motoko_failed=$(cat -- "$motoko_messages")
+rm -f -- "$motoko_messages"
+"""
+
+
+def quote(text: str) -> str:
+    """Quote a text for bash, in one line whatever is in it; bytes that are no UTF-8 stay what they were."""
+    if not _SPECIAL.search(text):
+        return shlex.quote(text)
+
+    def escaped(match: re.Match[str]) -> str:
+        character = match[0]
+        if character in "\\'":
+            return f"\\{character}"
+        return f"\\x{ord(character) & 0xFF:02x}"
+
+    return f"$'{_SPECIAL.sub(escaped, text)}'"
+
+
+def body(
+    elements: Mapping[int, Sequence[LaunchTask]],
+    *,
+    job: str,
+    index: str,
+    submit_directory: str,
+    warning: str | None = None,
+    modules: Iterable[str] = (),
+) -> str:
+    """Return what follows the directives.
+
+    :param elements: index -> the runs that this element executes, one after another.
+    :param job: bash for the name of the job in exit records, the same when the scheduler starts it again.
+    :param index: bash for the element's index.
+    :param submit_directory: the variable that says where the job was submitted: scripts go there.
+    :param warning: the signal, such as ``USR1``, that says to the job's shell that its time runs out.
+    """
+    names = [quote(name) for name in modules]
+    parts = [EXECUTE, _RUN.format(submit_directory=submit_directory)]
+    if warning:
+        parts.append(f"{_WARN}trap 'motoko_warn {warning}' {warning}\n")
+    if names:
+        parts.append(_MODULES.replace("@NAMES@", " ".join(names)))
+    cases = []
+    for number, tasks in elements.items():
+        lines = "".join(f"    {_line(task)}\n" for task in tasks)
+        cases.append(f"{number})\n{lines}    ;;\n")
+    parts.append(f'motoko_job="{job}"\ncase {index} in\n{"".join(cases)}esac\nexit "$motoko_code"\n')
+    return "\n".join(parts)
+
+
+def _line(task: LaunchTask) -> str:
+    files = (str(task.directory), task.script, str(task.stdout), str(task.stderr))
+    return " ".join(["motoko_run", quote(task.tag), *map(quote, files)])

@@ -1,0 +1,393 @@
+"""Following jobs: one look at the queue for all of them, and at the exit records in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path
+from motoko_plugins.generators._commands import execute
+from motoko_plugins.generators._scheduler import Phase, Scheduler, Seen, Settings
+from motoko_plugins.generators._scheduler_jobs import (
+    Job,
+    Stage,
+    end_of,
+    forbid,
+    is_forbidden,
+    read_records,
+    which,
+)
+
+log = logging.getLogger(__name__)
+
+#: What becomes of a message that was under way when its sender was killed is decided after this.
+_IN_FLIGHT_S = 10.0
+#: How long the scheduler may be silent between two questions, at most.
+_SILENCE_S = 60.0
+#: The exit records are looked at for a twentieth of the time at most: directories may be far away.
+_SHARE = 20
+_SHORTEST_S = 0.1
+
+
+class Follower:
+    """Looks at jobs until they are over.
+
+    :param jobs: by name and index; changed by others while the follower waits.
+    :param end: called with each end of a run, once.
+    :param plan: called with jobs that are to be submitted (again).
+    :param retry: called with a job that was certainly not submitted.
+    :param answered: called when the scheduler answers again after a silence.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        settings: Settings,
+        environment: Mapping[str, str],
+        jobs: Mapping[tuple[str, int], Job],
+        *,
+        end: Callable[[Job, LaunchTask, Ended], None],
+        forget: Callable[[Job], None],
+        plan: Callable[[Job], None],
+        retry: Callable[[Job], None],
+        answered: Callable[[], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._settings = settings
+        self._environment = environment
+        self._jobs = jobs
+        self._end = end
+        self._forget = forget
+        self._plan = plan
+        self._retry = retry
+        self._answered = answered
+        self._wake = asyncio.Event()
+        self._interval_s = settings.poll_interval_s
+        self._records_due = 0.0
+        self._queue_due = 0.0
+        self._hurried = float("-inf")
+        self._is_silent = False
+        self._history_works = True
+        self._unknown_words: set[str] = set()
+        self._noticed: set[str] = set()
+
+    # ------------------------------------------------------------------ when to look
+
+    def look_soon(self, *, at_once: bool = False) -> None:
+        """Look earlier than planned: something was submitted, or is about to end."""
+        delay = 0.0 if at_once else self._short_s
+        now = asyncio.get_running_loop().time()
+        self._records_due = min(self._records_due, now + delay)
+        # However often something is submitted, the queue is asked as often as if nothing were, but once.
+        if not self._is_silent and (at_once or now - self._hurried >= self._settings.poll_interval_s):
+            self._hurried = now
+            self._interval_s = self._short_s
+            self._queue_due = min(self._queue_due, now + delay)
+        self._wake.set()
+
+    @property
+    def _short_s(self) -> float:
+        return max(_SHORTEST_S, self._settings.poll_interval_s / 10)
+
+    async def work(self) -> None:
+        """Follow, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            now = loop.time()
+            if not any(job.is_submitted for job in self._jobs.values()):
+                await self._wake.wait()
+            elif now >= self._records_due:
+                await self._look_at_records()
+                took = loop.time() - now
+                self._records_due = loop.time() + max(self._short_s, _SHARE * took)
+            elif now >= self._queue_due:
+                self._queue_due = now + self._interval_s
+                await self._look_at_queue()
+            else:
+                try:
+                    await asyncio.wait_for(self._wake.wait(), min(self._records_due, self._queue_due) - now)
+                except asyncio.TimeoutError:
+                    continue
+
+    # ------------------------------------------------------------------ exit records
+
+    async def _look_at_records(self) -> None:
+        """End the runs whose records say so beyond doubt."""
+        jobs = [job for job in self._jobs.values() if job.is_submitted and job.tasks]
+        found = await _read(jobs)
+        for job in jobs:
+            records = found[job.key]
+            tasks = list(job.tasks)
+            for number, task in enumerate(tasks):
+                record = records.get(task.tag)
+                if record is None:
+                    break
+                job.has_begun = True
+                if record.exit_code is None:
+                    break
+                # A failure may be the scheduler's doing, which it alone can tell, unless the job goes on.
+                goes_on = any(later.tag in records for later in tasks[number + 1 :])
+                if record.exit_code == 0 or goes_on or task.tag in job.cancelled or is_forbidden(record):
+                    self._finish(job, task, record, None)
+                elif task.tag not in self._noticed:
+                    self._noticed.add(task.tag)
+                    self._interval_s = self._short_s
+                    self._queue_due = 0.0
+
+    def _finish(
+        self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen | None, message: str = ""
+    ) -> None:
+        self._noticed.discard(task.tag)
+        cancelled = task.tag in job.cancelled
+        self._end(
+            job, task, end_of(task.tag, record=record, seen=seen, is_cancelled=cancelled, message=message)
+        )
+
+    # ------------------------------------------------------------------ the queue
+
+    async def _look_at_queue(self) -> None:
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        outcome = await execute(
+            self._scheduler.status_command(),
+            environment=self._environment,
+            timeout_s=self._settings.submit_timeout_s,
+        )
+        try:
+            if outcome.code != 0:
+                raise ValueError(str(outcome))
+            seen = self._scheduler.parse_status(outcome.output)
+        except ValueError as error:
+            self._silence(str(error))
+            return
+        if self._is_silent:
+            self._is_silent = False
+            log.warning("%s answers again", self._scheduler.title)
+            self._interval_s = self._settings.poll_interval_s
+            self._answered()
+        by_key: dict[tuple[str, int], list[Seen]] = defaultdict(list)
+        for entry in seen:
+            by_key[entry.name, entry.index or 0].append(entry)
+        # (What was submitted after the question is not in the answer.)
+        jobs = [job for job in self._jobs.values() if job.is_submitted and job.since <= asked]
+        now = loop.time()
+        changed = [job for job in jobs if self._note(job, by_key.get(job.key, []), now)]
+        self._pace(bool(changed))
+        await self._settle(jobs, by_key)
+        await self._kill(jobs, by_key)
+
+    def _silence(self, why: str) -> None:
+        """Nothing is known now; nothing is concluded from that."""
+        if not self._is_silent:
+            log.warning("%s does not answer, its jobs are left as they are: %s", self._scheduler.title, why)
+        else:
+            self._interval_s = min(2 * self._interval_s, max(_SILENCE_S, self._settings.poll_interval_s))
+        self._is_silent = True
+        self._queue_due = asyncio.get_running_loop().time() + self._interval_s
+
+    def _note(self, job: Job, entries: Sequence[Seen], now: float) -> bool:
+        """Take in what the queue says of a job; answer whether that is new."""
+        if not entries:
+            job.missing_since = now if job.missing_since is None else job.missing_since
+            return False
+        job.missing_since = None
+        job.stage = Stage.KNOWN
+        job.job_ids = {entry.job_id for entry in entries}
+        for entry in entries:
+            if entry.phase is Phase.UNKNOWN and entry.word not in self._unknown_words:
+                self._unknown_words.add(entry.word)
+                log.warning("%s says %r, which means nothing to Motoko", self._scheduler.title, entry.word)
+        alive = any(entry.phase is not Phase.OVER for entry in entries)
+        job.over_since = None if alive else (now if job.over_since is None else job.over_since)
+        word = " ".join(entry.word for entry in entries if entry.phase is not Phase.UNKNOWN)
+        changed = bool(word) and word != job.word
+        job.word = word or job.word
+        return changed
+
+    def _pace(self, changed: bool) -> None:
+        """Ask often after a submission, less and less often while nothing happens."""
+        normal = max(_SHORTEST_S, self._settings.poll_interval_s)
+        now = asyncio.get_running_loop().time()
+        if changed:
+            self._interval_s = min(self._interval_s, normal)
+        elif self._interval_s < normal:
+            self._interval_s = min(normal, 2 * self._interval_s)
+        else:
+            self._interval_s = min(2 * normal, 1.25 * self._interval_s)
+        self._queue_due = max(self._queue_due, now + self._interval_s)
+
+    # ------------------------------------------------------------------ ends
+
+    async def _settle(self, jobs: Iterable[Job], by_key: Mapping[tuple[str, int], Sequence[Seen]]) -> None:
+        """End what is over or gone."""
+        now = asyncio.get_running_loop().time()
+        doubtful = [job for job in jobs if job.over_since is not None or job.missing_since is not None]
+        if not doubtful:
+            return
+        records = await _read(doubtful, everything=True)
+        missing = [job for job in doubtful if job.missing_since is not None]
+        history = await self._history(missing, records) if missing else {}
+        for job in doubtful:
+            if job.key not in self._jobs:
+                continue
+            entries = list(by_key.get(job.key, ()))
+            entries += [history[name] for name in _record_jobs(job, records[job.key]) if name in history]
+            self._judge(job, entries, records[job.key], now)
+
+    def _judge(
+        self, job: Job, entries: Sequence[Seen], records: Mapping[str, ExitRecord], now: float
+    ) -> None:
+        """Decide for each run of a job that is over or unknown; what is not decided is looked at again."""
+        if not job.tasks:
+            if job.over_since is not None or self._is_lost(job, now):
+                self._forget(job)
+            return
+        again: list[LaunchTask] = []
+        job.has_begun = job.has_begun or bool(records)
+        for task in list(job.tasks):
+            record = records.get(task.tag)
+            seen = which(entries, record)
+            if record is not None and (record.exit_code == 0 or is_forbidden(record)):
+                self._finish(job, task, record, seen)
+            elif seen is None:
+                self._miss(job, task, record, now)
+            elif seen.phase is not Phase.OVER:
+                continue
+            elif (record is None or record.exit_code is None) and self._may_come(job, now):
+                self._queue_due = min(self._queue_due, now + self._short_s)
+            elif self._goes_again(job, task, record, seen):
+                again.append(task)
+            else:
+                message = f"{self._scheduler.title} says of job {seen.job_id}: {seen.word}"
+                if record is None:
+                    message += "; the run had not begun"
+                is_told = record is None or seen.reason is not None or record.exit_code is None
+                self._finish(job, task, record, seen, message if is_told else "")
+        if again and len(again) == len(job.tasks):  # the others are looked at again
+            log.info("%d runs of job %s had not begun; they are submitted again", len(again), job.job_ids)
+            for task in again:  # their job is over: nobody else writes there
+                exit_record_path(task.directory, task.tag).unlink(missing_ok=True)
+            self._plan(job)
+
+    def _may_come(self, job: Job, now: float) -> bool:
+        """Whether a record may still be on its way here, over a network file system."""
+        return job.over_since is not None and now - job.over_since < self._short_s
+
+    def _goes_again(self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen) -> bool:
+        """Whether a run that a job leaves behind is submitted again.
+
+        If we have cancelled the job because of another of its runs; or else if it had not begun, unless
+        somebody has cancelled the job, or none of its runs had begun: the next job would not do better.
+        """
+        if job.kills:
+            return task.tag not in job.cancelled
+        has_succeeded = seen.reason is None and seen.exit_code == 0
+        return record is None and job.has_begun and not has_succeeded and seen.reason != "CANCELLED"
+
+    def _is_lost(self, job: Job, now: float) -> bool:
+        """Whether a missing job has been missing for too long to come back."""
+        if job.missing_since is None:
+            return False
+        return now - max(job.missing_since, job.since) >= self._patience_s(job)
+
+    def _patience_s(self, job: Job) -> float:
+        limit = self._settings.lost_after_s
+        return min(limit, _IN_FLIGHT_S) if job.stage is Stage.UNCLEAR else limit
+
+    def _miss(self, job: Job, task: LaunchTask, record: ExitRecord | None, now: float) -> None:
+        """Decide for a run whose job the scheduler does not know."""
+        if record is not None and record.exit_code is not None:
+            self._finish(job, task, record, None)
+            return
+        if not self._is_lost(job, now):
+            self._queue_due = min(self._queue_due, now + max(self._short_s, self._patience_s(job) / 4))
+            return
+        if job.stage is Stage.UNCLEAR and record is None:
+            self._retry(job)
+            return
+        if record is None and not forbid(task):
+            return  # it has begun just now
+        name = ", ".join(sorted(job.job_ids)) or f"named {job.name}"
+        asked = "neither queue nor accounting know" if self._history_works else "the queue does not know"
+        self._end(
+            job,
+            task,
+            Ended(
+                tag=task.tag,
+                exit_code=None,
+                reason="LOST",
+                message=f"{self._scheduler.title}: {asked} job {name} any more, and the run directory "
+                f"says {'that the run has begun, not how it ended' if record else 'nothing of the run'}",
+            ),
+        )
+
+    async def _history(
+        self, jobs: Sequence[Job], records: Mapping[tuple[str, int], Mapping[str, ExitRecord]]
+    ) -> dict[str, Seen]:
+        """Ask the accounting of jobs that the queue has forgotten; by the name that they have in records."""
+        ids = {job_id for job in jobs for job_id in job.job_ids}
+        for job in jobs:
+            ids |= {record.job for record in records[job.key].values() if not is_forbidden(record)}
+        command = self._scheduler.history_command(sorted(ids)) if ids and self._history_works else None
+        if command is None:
+            return {}
+        outcome = await execute(
+            command, environment=self._environment, timeout_s=self._settings.submit_timeout_s
+        )
+        if not outcome.has_started or (outcome.code != 0 and "disabled" in outcome.errors):
+            log.info("there is no accounting to ask: %s", outcome)
+            self._history_works = False
+        try:
+            seen = self._scheduler.parse_history(outcome.output) if outcome.code == 0 else []
+        except ValueError:
+            log.warning("the accounting gives no sense: %s", outcome)
+            seen = []
+        # It may lag behind the queue, which does not know them any more: only ends count.
+        return {entry.record_job: entry for entry in seen if entry.phase is Phase.OVER}
+
+    # ------------------------------------------------------------------ cancelling
+
+    async def _kill(self, jobs: Iterable[Job], by_key: Mapping[tuple[str, int], Sequence[Seen]]) -> None:
+        """Cancel what nobody wants any more: jobs without runs, and those that were submitted twice."""
+        ids = []
+        for job in jobs:
+            alive = [entry for entry in by_key.get(job.key, ()) if entry.phase is not Phase.OVER]
+            if not job.tasks or job.kills:
+                ids += [entry.job_id for entry in alive]
+            elif len(alive) > 1 and len(job.tasks) == 1:
+                # Once one of them executes the run, the others never will.
+                records = await _read([job])
+                record = records[job.key].get(job.tasks[0].tag)
+                if record is not None:
+                    ids += [entry.job_id for entry in alive if entry.record_job != record.job]
+        await self.cancel(ids)
+
+    async def cancel(self, job_ids: Sequence[str]) -> None:
+        """Have the scheduler end jobs, in its own time."""
+        if not job_ids:
+            return
+        outcome = await execute(
+            self._scheduler.cancel_command(sorted(job_ids)),
+            environment=self._environment,
+            timeout_s=self._settings.submit_timeout_s,
+        )
+        if outcome.code != 0:  # it is done again at the next look
+            log.warning("%s", outcome)
+
+
+async def _read(
+    jobs: Sequence[Job], *, everything: bool = False
+) -> dict[tuple[str, int], dict[str, ExitRecord]]:
+    """Read the records of jobs' runs in a thread: their directories may be far away."""
+    tasks = [(job.key, list(job.tasks)) for job in jobs]
+    return await asyncio.to_thread(
+        lambda: {key: read_records(some, everything=everything) for key, some in tasks}
+    )
+
+
+def _record_jobs(job: Job, records: Mapping[str, ExitRecord]) -> set[str]:
+    """What a job may be called in the accounting."""
+    return {record.job for record in records.values()} | job.job_ids | {f"{name}_0" for name in job.job_ids}

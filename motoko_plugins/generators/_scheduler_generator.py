@@ -1,0 +1,355 @@
+"""The generator for batch schedulers: SLURM and PBS differ in their :class:`Scheduler` only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from motoko_core.errors import ConfigError, MotokoError
+from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted, read_exit_record
+from motoko_plugins.generators._environment import job_environment
+from motoko_plugins.generators._scheduler import Request, Scheduler
+from motoko_plugins.generators._scheduler_follow import Follower
+from motoko_plugins.generators._scheduler_jobs import Job, Stage, forbid
+from motoko_plugins.generators._scheduler_submit import Submitter
+
+log = logging.getLogger(__name__)
+
+#: How long submit() waits for the scheduler's answers; what has none by then is found by its name.
+_PATIENCE_S = 2.0
+#: How long the question for the largest array may take, how long one without answer is not asked again, and
+#: what is assumed meanwhile.
+_LIMIT_TIMEOUT_S = 5.0
+_LIMIT_PAUSE_S = 60.0
+_LIMIT_UNKNOWN = 100
+#: Intents that were made and not submitted.
+_INTENTS = 10_000
+
+
+class SchedulerGenerator(JobGenerator):
+    """Submits runs to a batch scheduler, in arrays, and follows them.
+
+    Jobs are known by their names, which are Motoko's own: the name and the index are stored before anything
+    is submitted. So whatever becomes of a submission or of the launcher, the job is found again, or it is
+    certain that there is none; and should there be two, the exit record keeps the second from executing the
+    run.
+
+    :raises ConfigError: the scheduler's program is not on the PATH.
+    """
+
+    scheduler_class: ClassVar[type[Scheduler]]
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options if options is not None else self.Options())
+        self.scheduler = self.scheduler_class(self.options)
+        self._environment = self.scheduler.environment(job_environment())
+        program = self.scheduler.submit_program
+        if shutil.which(program, path=self._environment.get("PATH")) is None:
+            raise ConfigError(
+                f"the program {program!r}, which submits jobs, is not on the PATH",
+                hint="Start Motoko where jobs are submitted (a login node; `module load` may be needed), or "
+                "choose another generator: `generator: bash` in motoko.yaml, or --generator bash.",
+            )
+        self._jobs: dict[tuple[str, int], Job] = {}
+        self._by_tag: dict[str, Job] = {}
+        self._intended: dict[str, tuple[str, int, Request]] = {}
+        self._limit: int | None = self.options.max_array_size
+        self._limit_asked = float("-inf")
+        self._ends: asyncio.Queue[Ended | BaseException] = asyncio.Queue()
+        self._some_ended = asyncio.Event()
+        self._workers: list[asyncio.Task[None]] = []
+        self._submitter = Submitter(
+            self.scheduler,
+            self.options,
+            self._environment,
+            in_queue=self._in_queue,
+            refuse=self._refuse,
+            submitted=lambda: self._follower.look_soon(),
+        )
+        self._follower = Follower(
+            self.scheduler,
+            self.options,
+            self._environment,
+            self._jobs,
+            end=self._end,
+            forget=self._forget,
+            plan=lambda job: self._submitter.plan([job]),
+            retry=self._retry,
+            answered=lambda: self._submitter.wake(at_once=True),
+        )
+
+    # ------------------------------------------------------------------ planning
+
+    def room(self) -> int | None:
+        """Free places in the queue, times the runs that a job takes; None without ``max_jobs``."""
+        limit: int | None = self.options.max_jobs
+        if limit is None:
+            return None
+        if self._submitter.planned:
+            return 0
+        return max(0, limit - self._in_queue()) * int(self.options.runs_per_job)
+
+    def _in_queue(self) -> int:
+        return sum(job.stage is not Stage.PLANNED for job in self._jobs.values())
+
+    def intents(self, batch: Sequence[LaunchTask]) -> Sequence[Mapping[str, Any]]:
+        """Give each run the name and the index of its job, and its place among the runs of that job."""
+        groups: dict[Request, list[LaunchTask]] = {}
+        for task in batch:
+            with suppress(MotokoError):  # submit() says it
+                groups.setdefault(self.scheduler.request(task), []).append(task)
+        found: dict[str, Mapping[str, Any]] = {}
+        for request, tasks in groups.items():
+            size = request.runs_per_job
+            per_name = size * self._largest_array()
+            for first in range(0, len(tasks), per_name):
+                name = self.scheduler.new_name()
+                for number, task in enumerate(tasks[first : first + per_name]):
+                    index, place = divmod(number, size)
+                    self._intended[task.tag] = (name, index, request)
+                    found[task.tag] = _handle(name, index, place if size > 1 else None)
+        while len(self._intended) > max(_INTENTS, len(batch)):
+            del self._intended[next(iter(self._intended))]
+        return [found.get(task.tag, {}) for task in batch]
+
+    def _largest_array(self) -> int:
+        """How many elements an array may have. (Asked once, where nothing can be awaited.)"""
+        command = self.scheduler.limit_command()
+        if self._limit is None and command is None:
+            return _LIMIT_UNKNOWN
+        if self._limit is None and time.monotonic() - self._limit_asked > _LIMIT_PAUSE_S:
+            assert command is not None
+            self._limit_asked = time.monotonic()
+            with suppress(OSError, subprocess.SubprocessError):
+                done = subprocess.run(
+                    command,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    timeout=_LIMIT_TIMEOUT_S,
+                    check=True,
+                )
+                self._limit = self.scheduler.parse_limit(done.stdout.decode(errors="replace"))
+        return self._limit or _LIMIT_UNKNOWN
+
+    # ------------------------------------------------------------------ submitting
+
+    async def submit(self, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
+        """Submit in as few calls as can be; what has no clear answer soon is followed by its name."""
+        self._start()
+        if missing := [task for task in batch if task.tag not in self._intended]:
+            self.intents(missing)
+        jobs: dict[tuple[str, int], Job] = {}
+        errors: dict[str, str] = {}
+        for task in batch:
+            if task.tag not in self._intended:
+                errors[task.tag] = self._why_not(task)
+                continue
+            name, index, request = self._intended.pop(task.tag)
+            job = jobs.setdefault((name, index), Job(name=name, index=index, request=request))
+            job.tasks.append(task)
+            self._by_tag[task.tag] = job
+        loop = asyncio.get_running_loop()
+        of_job = {job: list(job.tasks) for job in jobs.values()}
+        waiting = []
+        for job in of_job:
+            job.answer = loop.create_future()
+            waiting.append(job.answer)
+        self._jobs.update(jobs)
+        self._submitter.plan(list(jobs.values()))
+        if waiting:
+            await asyncio.wait(waiting, timeout=_PATIENCE_S)
+        answers = {}
+        for job, tasks in of_job.items():
+            job.answer = None
+            for place, task in enumerate(tasks):
+                if job.error is None:
+                    several = job.request is not None and job.request.runs_per_job > 1
+                    handle = _handle(job.name, job.index, place if several else None, job.job_ids)
+                    answers[task.tag] = Submitted(tag=task.tag, handle=handle)
+                else:
+                    errors[task.tag] = job.error
+        for task in batch:
+            if task.tag not in answers:
+                error = f"cannot submit {task.task}: {errors[task.tag]}"
+                answers[task.tag] = Submitted(tag=task.tag, error=error)
+        return [answers[task.tag] for task in batch]
+
+    def _why_not(self, task: LaunchTask) -> str:
+        try:
+            self.scheduler.request(task)
+        except MotokoError as error:
+            return str(error)
+        return "no reason is known"
+
+    def _refuse(self, jobs: Sequence[Job], why: str) -> None:
+        """Jobs that certainly never run: tell who waits, or report their ends."""
+        for job in jobs:
+            if job.answer is not None and not job.answer.done():
+                job.error = why
+                for task in job.tasks:
+                    del self._by_tag[task.tag]
+                self._forget(job)
+                continue
+            for task in list(job.tasks):
+                if forbid(task):
+                    self._end(job, task, Ended(tag=task.tag, exit_code=None, reason="SUBMIT", message=why))
+                else:  # it has been submitted after all
+                    job.stage = Stage.UNCLEAR
+
+    def _retry(self, job: Job) -> None:
+        if job.cancelled or not job.tasks:
+            for task in list(job.tasks):
+                self._end(job, task, Ended(tag=task.tag, exit_code=None, reason="CANCELLED"))
+            self._forget(job)
+        else:
+            self._submitter.plan_again(job)
+
+    # ------------------------------------------------------------------ following
+
+    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
+        """Follow what may have been submitted; what turns out not to be is submitted now."""
+        self._start()
+        loop = asyncio.get_running_loop()
+        adopted: set[str] = set()
+        places: dict[str, int] = {}
+        for task, handle in batch:
+            if task.tag in self._by_tag:
+                adopted.add(task.tag)
+            elif handle and handle.get("name"):
+                name, index = str(handle["name"]), int(handle.get("index") or 0)
+                job = self._jobs.get((name, index))
+                if job is None:
+                    job = self._jobs[name, index] = Job(
+                        name=name, index=index, request=None, stage=Stage.UNCLEAR, since=loop.time()
+                    )
+                if job.request is None:
+                    with suppress(MotokoError):  # it was right when it was submitted
+                        job.request = self.scheduler.request(task)
+                if handle.get("job"):
+                    job.job_ids.add(str(handle["job"]))
+                    job.stage = Stage.KNOWN
+                job.tasks.append(task)
+                places[task.tag] = int(handle.get("place") or 0)
+                self._by_tag[task.tag] = job
+                adopted.add(task.tag)
+        for job in {id(job): job for tag in places if (job := self._by_tag[tag])}.values():
+            job.tasks.sort(key=lambda task: places.get(task.tag, 0))
+        if adopted:
+            self._follower.look_soon(at_once=True)
+        return adopted
+
+    async def ended(self) -> AsyncIterator[Ended]:
+        """Yield the ends as they become known.
+
+        :raises Exception: a mistake in this module; nothing is followed any more.
+        """
+        while True:
+            end = await self._ends.get()
+            if isinstance(end, BaseException):
+                raise end
+            yield end
+
+    def _end(self, job: Job, task: LaunchTask, end: Ended) -> None:
+        if self._by_tag.pop(task.tag, None) is None:
+            return
+        job.tasks.remove(task)
+        job.cancelled.discard(task.tag)
+        self._ends.put_nowait(end)
+        self._some_ended.set()
+        if not job.tasks and (job.stage is Stage.PLANNED or not job.kills):
+            self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.key, None)
+        self._submitter.drop(job)
+        self._submitter.wake()
+
+    # ------------------------------------------------------------------ ending
+
+    async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
+        """Stop runs; returns when they have ended, or after ``grace_s``.
+
+        A run that has not begun never will. Of a job with several runs the one under way can only be stopped
+        with the whole job: the runs after it are submitted again.
+        """
+        loop = asyncio.get_running_loop()
+        kills: list[str] = []
+        wanted = {tag for tag in tags if tag in self._by_tag}
+        tasks = [task for tag in wanted for task in self._by_tag[tag].tasks if task.tag == tag]
+        blocked = await asyncio.to_thread(lambda: {task.tag: _stop(task) for task in tasks})
+        for task in tasks:
+            job = self._by_tag.get(task.tag)
+            if job is None:
+                wanted.discard(task.tag)
+                continue
+            if blocked[task.tag] is None:
+                wanted.discard(task.tag)  # it ended by itself
+                continue
+            if blocked[task.tag]:
+                if len(job.tasks) == 1 and job.stage is not Stage.PLANNED:
+                    job.kills = True  # the job is still to be cancelled
+                self._end(job, task, Ended(tag=task.tag, exit_code=None, reason="CANCELLED"))
+                wanted.discard(task.tag)
+            else:
+                job.cancelled.add(task.tag)
+                job.kills = True
+            if job.kills:
+                kills += job.job_ids
+        await self._follower.cancel(list(dict.fromkeys(kills)))
+        deadline = loop.time() + grace_s
+        while wanted & self._by_tag.keys() and loop.time() < deadline:
+            self._some_ended.clear()
+            self._follower.look_soon()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._some_ended.wait(), min(1.0, max(0.0, deadline - loop.time())))
+        if self._jobs:
+            self._follower.look_soon()
+
+    async def close(self) -> None:
+        """Stop following; the jobs go on, and another generator can adopt them."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        self._workers.clear()
+        self._jobs.clear()
+        self._by_tag.clear()
+
+    def _start(self) -> None:
+        """Begin to work in the background; not before there is something to do."""
+        if self._workers:
+            return
+        work: list[Coroutine[Any, Any, None]] = [self._submitter.work(), self._follower.work()]
+        for coroutine in work:
+            worker = asyncio.create_task(coroutine)
+            worker.add_done_callback(self._worker_ended)
+            self._workers.append(worker)
+
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        if not worker.cancelled() and (error := worker.exception()) is not None:
+            self._ends.put_nowait(error)
+
+
+def _handle(
+    name: str, index: int, place: int | None, job_ids: Sequence[str] | set[str] = ()
+) -> dict[str, Any]:
+    handle: dict[str, Any] = {"name": name, "index": index}
+    if place is not None:
+        handle["place"] = place
+    if job_ids:
+        handle["job"] = min(job_ids)
+    return handle
+
+
+def _stop(task: LaunchTask) -> bool | None:
+    """Keep a run from beginning; False: it has begun; None: it has ended."""
+    if forbid(task):
+        return True
+    record = read_exit_record(task.directory, task.tag)
+    return None if record is not None and record.exit_code is not None else False

@@ -1,0 +1,156 @@
+"""The jobs that a generator answers for, and what can be told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+import attrs
+
+from motoko_core.interfaces import (
+    NOBODY,
+    Ended,
+    ExitRecord,
+    LaunchTask,
+    forbid_execution,
+    read_exit_record,
+)
+from motoko_plugins.generators._scheduler import Phase, Request, Seen
+
+log = logging.getLogger(__name__)
+
+
+class Stage(Enum):
+    """How far a job's submission has come."""
+
+    #: It is to be submitted; certainly nothing of it is under way.
+    PLANNED = "planned"
+    #: The submitting program is at work.
+    SUBMITTING = "submitting"
+    #: Nobody knows whether it was submitted.
+    UNCLEAR = "unclear"
+    #: The scheduler has it, or had.
+    KNOWN = "known"
+
+
+@attrs.define(eq=False, kw_only=True)
+class Job:
+    """One entry of the scheduler's queue: an array element, or a job that is no array.
+
+    :param tasks: the runs that have not ended, in the order in which the job executes them.
+    :param request: what it asks for; None: the run's options are wrong by now.
+    :param job_ids: what the scheduler calls it; several if it was submitted twice.
+    :param since: when it came to its stage, in the loop's time.
+    :param missing_since: when the scheduler first did not know it.
+    :param over_since: when the scheduler first said that it is over.
+    :param has_begun: whether a run of it has begun.
+    :param cancelled: tags of runs under way that are being cancelled.
+    :param refusal: why the last submission failed.
+    :param answer: resolved when the first submission has been tried, while somebody waits for it.
+    :param error: why it was refused, for whoever waits.
+    """
+
+    name: str
+    index: int
+    request: Request | None
+    tasks: list[LaunchTask] = attrs.field(factory=list)
+    stage: Stage = Stage.PLANNED
+    job_ids: set[str] = attrs.field(factory=set)
+    since: float = 0.0
+    missing_since: float | None = None
+    over_since: float | None = None
+    has_begun: bool = False
+    word: str = ""
+    cancelled: set[str] = attrs.field(factory=set)
+    kills: bool = False
+    refusal: str = ""
+    answer: asyncio.Future[None] | None = None
+    error: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What finds it in the scheduler's queue."""
+        return self.name, self.index
+
+    @property
+    def is_submitted(self) -> bool:
+        """Whether the scheduler may have it."""
+        return self.stage in (Stage.UNCLEAR, Stage.KNOWN)
+
+    def resolve(self) -> None:
+        """Tell who waits that the first submission has been tried."""
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_result(None)
+
+
+def read_records(tasks: Sequence[LaunchTask], *, everything: bool = False) -> dict[str, ExitRecord]:
+    """Read the exit records of one job's runs, up to the first that has not ended.
+
+    :param everything: read all; and have a network file system look afresh.
+    """
+    found = {}
+    for task in tasks:
+        if everything:
+            try:
+                os.scandir(task.directory).close()
+            except OSError:
+                continue
+        record = read_exit_record(task.directory, task.tag)
+        if record is not None:
+            found[task.tag] = record
+        if not everything and (record is None or record.exit_code is None):
+            break
+    return found
+
+
+def forbid(task: LaunchTask) -> bool:
+    """Make sure that a run never begins under this tag; False: it has begun, or nobody can tell.
+
+    A job that appears after all, or was submitted twice, finds the record and does not execute the run.
+    """
+    try:
+        return forbid_execution(task.directory, task.tag)
+    except OSError as error:
+        log.warning("the run directory of %s is out of reach: %s", task.task, error)
+        return False
+
+
+def is_forbidden(record: ExitRecord | None) -> bool:
+    """Whether a run never begins: it was cancelled, and the launcher ended before it said so."""
+    return record is not None and record.job == NOBODY
+
+
+def end_of(
+    tag: str, *, record: ExitRecord | None, seen: Seen | None, is_cancelled: bool = False, message: str = ""
+) -> Ended:
+    """Join what the record and the scheduler say of a run that is over.
+
+    The run's own word counts most: a script that ended with 0 has succeeded, whatever became of its job.
+    """
+    code = record.exit_code if record else None
+    if is_forbidden(record):
+        return Ended(tag=tag, exit_code=None, reason="CANCELLED", message=message)
+    if is_cancelled:
+        return Ended(tag=tag, exit_code=code, reason="CANCELLED", message=message)
+    if code == 0 or seen is None:
+        reason = "LOST" if code is None else ("SIGNAL" if code < 0 else None)
+        return Ended(tag=tag, exit_code=code, reason=reason, message=message)
+    if seen.reason is not None:
+        return Ended(tag=tag, exit_code=code, reason=seen.reason, message=message)
+    code = seen.exit_code if code is None else code
+    reason = "LOST" if code is None else ("SIGNAL" if code < 0 else None)
+    return Ended(tag=tag, exit_code=code, reason=reason, message=message)
+
+
+def which(entries: Iterable[Seen], record: ExitRecord | None) -> Seen | None:
+    """Of several jobs of one name, the one that executes a run; if none has begun, one that still may.
+
+    None: the scheduler does not know the job that executed it.
+    """
+    found = list(entries)
+    if record is not None:
+        return next((entry for entry in found if entry.record_job == record.job), None)
+    return next((entry for entry in found if entry.phase is not Phase.OVER), found[0] if found else None)

@@ -1,0 +1,199 @@
+"""Submitting jobs, where an answer may be missing, wrong or late."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+
+import attrs
+
+from motoko_plugins.generators._commands import Outcome, execute
+from motoko_plugins.generators._scheduler import Refusal, Scheduler, Settings, Submission
+from motoko_plugins.generators._scheduler_jobs import Job, Stage
+
+log = logging.getLogger(__name__)
+
+#: Submissions of which nobody knows why they fail; then the runs fail.
+_TRIES = 3
+#: How long to wait before a scheduler that takes no jobs is tried again: at first, and at most.
+_BACKOFF_S = (1.0, 60.0)
+
+
+@attrs.define(eq=False)
+class _Backoff:
+    delay_s: float = 0.0
+    until: float = 0.0
+
+    def further(self, now: float) -> None:
+        first, most = _BACKOFF_S
+        self.delay_s = min(most, 2 * self.delay_s) if self.delay_s else first
+        self.until = now + self.delay_s
+
+    def reset(self) -> None:
+        self.delay_s = self.until = 0.0
+
+
+class Submitter:
+    """Submits planned jobs, one call of the program after the other, within the limit of jobs.
+
+    :param refuse: called with jobs that certainly never run, and the reason.
+    :param submitted: called when there is something new to follow.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        settings: Settings,
+        environment: Mapping[str, str],
+        *,
+        in_queue: Callable[[], int],
+        refuse: Callable[[Sequence[Job], str], None],
+        submitted: Callable[[], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._settings = settings
+        self._environment = environment
+        self._in_queue = in_queue
+        self._refuse = refuse
+        self._submitted = submitted
+        self._planned: list[Job] = []
+        self._tries: dict[tuple[str, int], int] = {}
+        self._largest: int | None = None
+        self._backoff = _Backoff()
+        self._wake = asyncio.Event()
+
+    @property
+    def planned(self) -> int:
+        """Jobs that wait here for their submission."""
+        return len(self._planned)
+
+    def plan(self, jobs: Sequence[Job]) -> None:
+        """Have jobs submitted, after those that are planned already."""
+        for job in jobs:
+            job.stage = Stage.PLANNED
+            job.job_ids.clear()
+            job.missing_since = job.over_since = None
+            job.has_begun = job.kills = False
+        self._planned += jobs
+        self._wake.set()
+
+    def plan_again(self, job: Job) -> None:
+        """Have a job submitted that certainly was not, unless that was tried often enough."""
+        tries = self._tries[job.key] = self._tries.get(job.key, 0) + 1
+        if tries >= _TRIES and job.refusal:
+            self._refuse([job], job.refusal)
+        else:
+            self.plan([job])
+
+    def drop(self, job: Job) -> None:
+        """Forget a job."""
+        self._tries.pop(job.key, None)
+        if job in self._planned:
+            self._planned.remove(job)
+            job.resolve()
+
+    def wake(self, *, at_once: bool = False) -> None:
+        """Look again: there may be room.
+
+        :param at_once: the scheduler, which was out of reach, answers again.
+        """
+        if at_once:
+            self._backoff.reset()
+        self._wake.set()
+
+    async def work(self) -> None:
+        """Submit, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            now = loop.time()
+            jobs = self._next() if now >= self._backoff.until else []
+            if jobs:
+                await self._submit(jobs)
+                continue
+            if self._planned and now >= self._backoff.until:  # no room
+                for job in self._planned:
+                    job.resolve()
+            timeout = self._backoff.until - now if self._backoff.until > now and self._planned else None
+            try:
+                await asyncio.wait_for(self._wake.wait(), timeout)
+            except asyncio.TimeoutError:
+                continue
+
+    def _next(self) -> list[Job]:
+        """Take the jobs of one submission: of one name, and no more than there is room for."""
+        jobs: list[Job] = next((list(group) for _, group in groupby(self._planned, lambda job: job.name)), [])
+        limit = self._settings.max_jobs
+        room = len(jobs) if limit is None else max(0, limit - self._in_queue())
+        jobs = jobs[: min(room, self._largest or room)]
+        # The same index twice is another submission; so is a request of its own, after a restart.
+        chosen: dict[int, Job] = {}
+        for job in jobs:
+            if job.index not in chosen and job.request == jobs[0].request:
+                chosen[job.index] = job
+        for job in chosen.values():
+            self._planned.remove(job)
+        return list(chosen.values())
+
+    async def _submit(self, jobs: list[Job]) -> None:
+        loop = asyncio.get_running_loop()
+        request = jobs[0].request
+        if request is None:
+            self._refuse(jobs, "the options of the run are wrong by now")
+            return
+        for job in jobs:
+            job.stage = Stage.SUBMITTING
+        submission = Submission(
+            name=jobs[0].name, request=request, elements={job.index: list(job.tasks) for job in jobs}
+        )
+        try:
+            outcome = await execute(
+                self._scheduler.submit_command(submission),
+                environment=self._environment,
+                timeout_s=self._settings.submit_timeout_s,
+                stdin=self._scheduler.script(submission).encode("utf-8", "surrogateescape"),
+            )
+        finally:
+            for job in jobs:  # if this is cancelled, nobody knows
+                job.stage, job.since = Stage.UNCLEAR, loop.time()
+        self._take(jobs, submission, outcome)
+        for job in jobs:
+            job.resolve()
+
+    def _take(self, jobs: list[Job], submission: Submission, outcome: Outcome) -> None:
+        job_id = self._scheduler.submitted_id(outcome.output) if outcome.code == 0 else ""
+        if job_id:
+            self._backoff.reset()
+            self._largest = None
+            for job in jobs:
+                job.stage = Stage.KNOWN
+                job.job_ids.add(self._scheduler.element_id(job_id, job.index, is_array=submission.is_array))
+            log.debug("%s has job %s: %d jobs", self._scheduler.title, job_id, len(jobs))
+            self._submitted()
+            return
+        for job in jobs:
+            job.refusal = str(outcome)
+        refusal = self._scheduler.refusal(outcome.code, outcome.errors)
+        now = asyncio.get_running_loop().time()
+        if refusal is Refusal.PERMANENT:
+            self._refuse(jobs, str(outcome))
+            return
+        if not self._backoff.delay_s:
+            log.warning("%s; it is tried again", outcome)
+        if refusal is Refusal.LIMIT:
+            # An array is taken whole or not at all.
+            self._largest = max(1, len(jobs) // 2)
+            if len(jobs) == 1:
+                self._backoff.further(now)
+            self._planned[:0] = jobs
+            for job in jobs:
+                job.stage = Stage.PLANNED
+            return
+        self._backoff.further(now)
+        if refusal is Refusal.UNREACHABLE:
+            for job in jobs:
+                self._tries[job.key] = 0
+                job.refusal = ""
+        self._submitted()

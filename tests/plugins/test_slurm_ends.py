@@ -1,0 +1,109 @@
+"""How SLURM itself ends jobs, and starts them again."""
+
+from __future__ import annotations
+
+from tests.clusters.slurm import SlurmCluster
+from tests.plugins.scheduling import Runs, following, runs, slurm, until
+
+__all__ = ["runs"]
+
+WAITS = "echo x >> begun\nuntil [ -e end ]; do sleep 0.1; done\n"
+#: Says when it is warned, and goes on.
+AWARE = """\
+import pathlib, signal, time
+signal.signal(signal.SIGUSR1, lambda number, frame: pathlib.Path("warned").touch())
+pathlib.Path("begun").write_text("x\\n")
+while not pathlib.Path("end").exists():
+    time.sleep(0.05)
+"""
+TIDIES_UP = f"trap 'touch saved; exit 7' TERM\n{WAITS}"
+
+
+async def test_the_time_limit_is_announced_and_ends_runs(slurm_cluster: SlurmCluster, runs: Runs) -> None:
+    aware, unaware, tidies_up = runs("exec python aware.py"), runs(WAITS), runs(TIDIES_UP)
+    (aware.directory / "aware.py").write_text(AWARE)
+    batch = [aware, unaware, tidies_up]
+    generator = slurm(options=["time=1"])
+    async with following(generator) as ends:
+        answers = await generator.submit(batch)
+        await until(lambda: all((task.directory / "begun").exists() for task in batch))
+        # Less than 60 s are left: the warning comes when SLURM looks at its clock, which it does every 30 s.
+        await until((aware.directory / "warned").exists)
+        (aware.directory / "end").touch()
+        assert [(end.exit_code, end.reason) for end in await ends(aware)] == [(0, None)]
+        for answer in answers[1:]:
+            slurm_cluster.end_time_limit((answer.handle or {})["job"])
+        found = await ends(unaware, tidies_up)
+    assert [(end.exit_code, end.reason) for end in found] == [(-15, "TIMEOUT"), (7, "TIMEOUT")]
+    assert "TIMEOUT" in found[0].message
+    assert (tidies_up.directory / "saved").exists()
+
+
+async def test_what_the_scheduler_cancels_is_cancelled(slurm_cluster: SlurmCluster, runs: Runs) -> None:
+    running = runs(WAITS)
+    pending = runs("touch executed", options={"slurm_options": ["hold"]})
+    generator = slurm()
+    async with following(generator) as ends:
+        answers = await generator.submit([running, pending])
+        await until((running.directory / "begun").exists)
+        slurm_cluster.run("scancel", *((answer.handle or {})["job"] for answer in answers))
+        found = await ends(running, pending)
+    assert [(end.exit_code, end.reason) for end in found] == [(-15, "CANCELLED"), (None, "CANCELLED")]
+    assert "had not begun" in found[1].message
+
+
+async def test_a_job_that_slurm_starts_again_is_followed_to_its_end(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    batch = [runs("true"), runs(WAITS), runs(WAITS)]
+    generator = slurm(runs_per_job=2, requeue=True)
+    async with following(generator) as ends:
+        answers = await generator.submit(batch)
+        await until(lambda: all((task.directory / "begun").exists() for task in batch[1:]))
+        job = (answers[1].handle or {})["job"]
+        slurm_cluster.run("scontrol", "requeue", job)
+        slurm_cluster.wait_for_jobs(lambda jobs: [job[:2] for job in jobs if job[1] == "PENDING"], "%A", "%T")
+        # (It waits for two minutes otherwise.)
+        slurm_cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        await until(lambda: (batch[1].directory / "begun").read_text() == "x\nx\n")
+        for task in batch:
+            (task.directory / "end").touch()
+        assert [end.exit_code for end in await ends(*batch)] == [0, 0, 0]
+    assert (batch[2].directory / "begun").read_text() == "x\n"
+
+
+async def test_runs_on_a_node_that_fails_end_with_it_or_begin_again(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    batch = [runs(WAITS, options={"slurm_options": ["nodelist=node3"]}) for _ in range(2)]
+    again = runs(WAITS, options={"slurm_options": ["nodelist=node3", "requeue"]})
+    generator = slurm()
+    async with following(generator) as ends:
+        answers = await generator.submit([*batch, again])
+        await until(lambda: all((task.directory / "begun").exists() for task in [*batch, again]))
+        slurm_cluster.kill_node("node3")
+        found = await ends(*batch)
+        slurm_cluster.start_node("node3")
+        job = (answers[2].handle or {})["job"]
+        slurm_cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+        await until(lambda: (again.directory / "begun").read_text() == "x\nx\n")
+        (again.directory / "end").touch()
+        assert [end.exit_code for end in await ends(again)] == [0]
+    assert [(end.exit_code, end.reason) for end in found] == [(None, "NODE_FAIL")] * 2
+    assert "NODE_FAIL" in found[0].message
+
+
+async def test_runs_that_a_job_leaves_behind_are_executed_by_another(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    first, second, third = runs(WAITS), runs("echo x >> begun"), runs("echo x >> begun")
+    generator = slurm(runs_per_job=3)
+    async with following(generator) as ends:
+        (answer, *_) = await generator.submit([first, second, third])
+        await until((first.directory / "begun").exists)
+        # As before the time limit: what has not begun is left to another job.
+        slurm_cluster.run("scancel", "--batch", "--signal=USR1", (answer.handle or {})["job"])
+        (first.directory / "end").touch()
+        assert [end.exit_code for end in await ends(first, second, third)] == [0, 0, 0]
+    assert [task.directory.joinpath("begun").read_text() for task in (second, third)] == ["x\n", "x\n"]
+    assert len(slurm_cluster.jobs()) == 2

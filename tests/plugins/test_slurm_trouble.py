@@ -1,0 +1,160 @@
+"""The SLURM generator while sbatch, the controller or the launcher fail: each run is executed once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from motoko_core.interfaces import exit_record_path
+from tests.clusters.slurm import SlurmCluster
+from tests.plugins.scheduling import Runs, following, runs, slurm, until
+
+__all__ = ["runs"]
+
+#: Counts its executions.
+COUNTS = "echo x >> ../executed-$(basename $PWD)\n"
+WAITS = COUNTS + "until [ -e end ]; do sleep 0.1; done\n"
+
+
+def executions(runs: Runs) -> list[int]:
+    found = [path.read_text().count("x") for path in sorted(runs.root.glob("executed-*"))]
+    return found + [0] * (runs.count - len(found))
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "jobs"),
+    [
+        pytest.param({"after": "exit 1"}, 4, id="submits and fails"),
+        pytest.param({"after": "sleep 600"}, 4, id="submits and hangs"),
+        pytest.param({"before": "[ -e {root}/once ] || { touch {root}/once; exit 1; }"}, 4, id="fails once"),
+        pytest.param(
+            {"before": "[ -e {root}/once ] || { touch {root}/once; sleep 600; }"}, 4, id="hangs once"
+        ),
+        pytest.param(
+            {"before": 'cat > {root}/$$; exec < {root}/$$; {real} "$@" > /dev/null; exec < {root}/$$'},
+            8,
+            id="submits twice",
+        ),
+    ],
+)
+async def test_each_run_is_executed_once_whatever_sbatch_does(
+    slurm_cluster: SlurmCluster, runs: Runs, wrapper: dict[str, str], jobs: int
+) -> None:
+    values = {"root": str(runs.root), "real": "/usr/bin/sbatch"}
+    for name, text in values.items():
+        wrapper = {key: value.replace(f"{{{name}}}", text) for key, value in wrapper.items()}
+    slurm_cluster.wrap("sbatch", **wrapper)
+    batch = [runs(f"{COUNTS}exit {number}") for number in range(4)]
+    generator = slurm(submit_timeout_s=1.5)
+    async with following(generator) as ends:
+        answers = await generator.submit(batch)
+        assert [answer.error for answer in answers] == [None] * 4
+        assert [end.exit_code for end in await ends(*batch)] == [0, 1, 2, 3]
+    slurm_cluster.wait_for_jobs(lambda found: all(job[2] not in ("PENDING", "RUNNING") for job in found))
+    assert executions(runs) == [1, 1, 1, 1]
+    assert len(slurm_cluster.jobs()) == jobs
+
+
+async def test_a_submission_that_always_fails_ends_in_the_end(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    slurm_cluster.wrap("sbatch", before="echo 'the moon is full' >&2; exit 1")
+    task = runs(COUNTS)
+    generator = slurm(lost_after_s=0.5)
+    async with following(generator) as ends:
+        assert (await generator.submit([task]))[0].error is None
+        (end,) = await ends(task)
+    assert (end.exit_code, end.reason) == (None, "SUBMIT")
+    assert "the moon is full" in end.message
+    assert len(slurm_cluster.calls("sbatch")) == 3
+    assert exit_record_path(task.directory, task.tag).exists()  # it can never begin any more
+
+
+async def test_what_the_site_allows_no_more_of_is_submitted_later(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    # An array of more than two is too much; after three refusals, so is everything.
+    refuse = "{ echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; }"
+    slurm_cluster.wrap("sbatch", before=f'[[ "$*" != *array=0-[2-9]* ]] || {refuse}')
+    batch = [runs(COUNTS) for _ in range(5)]
+    generator = slurm()
+    async with following(generator) as ends:
+        assert [answer.error for answer in await generator.submit(batch)] == [None] * 5
+        assert {end.exit_code for end in await ends(*batch)} == {0}
+    assert executions(runs) == [1] * 5
+
+
+async def test_a_controller_that_is_down_ends_nothing_and_loses_nothing(
+    slurm_cluster: SlurmCluster, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, during = runs(WAITS), runs(COUNTS)
+    generator = slurm()
+    async with following(generator) as ends:
+        await generator.submit([before])
+        await until(lambda: executions(runs)[0])
+        slurm_cluster.stop_controller()
+        (answer,) = await generator.submit([during])
+        assert answer.error is None
+        await until(lambda: "does not answer, its jobs are left" in caplog.text)
+        (before.directory / "end").touch()
+        assert [end.exit_code for end in await ends(before)] == [0]  # the exit record says so
+        slurm_cluster.start_controller()
+        assert [end.exit_code for end in await ends(during)] == [0]
+    assert executions(runs) == [1, 1]
+    assert caplog.text.count("does not answer") == 1
+
+
+@pytest.mark.parametrize("known", ["the handle", "the intent"])
+async def test_another_generator_goes_on_after_a_crash(
+    slurm_cluster: SlurmCluster, runs: Runs, known: str
+) -> None:
+    batch = [runs(f"{WAITS}exit {number}") for number in range(3)]
+    first, second = slurm(), slurm()
+    async with following(first):
+        intents = first.intents(batch)
+        answers = await first.submit(batch)
+        await until(lambda: executions(runs) == [1, 1, 1])
+    handles: list[Any] = [answer.handle for answer in answers] if known == "the handle" else list(intents)
+    (batch[0].directory / "end").touch()
+    async with following(second) as ends:
+        assert await second.adopt(list(zip(batch, handles, strict=True))) == {task.tag for task in batch}
+        assert [end.exit_code for end in await ends(batch[0])] == [0]
+        for task in batch:
+            (task.directory / "end").touch()
+        assert [end.exit_code for end in await ends(*batch)] == [0, 1, 2]
+    assert executions(runs) == [1, 1, 1]
+
+
+async def test_what_was_never_submitted_is_submitted_by_the_next_generator(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    batch = [runs(COUNTS) for _ in range(3)]
+    claimed = runs(COUNTS)
+    intents = slurm().intents(batch)
+    generator = slurm()
+    async with following(generator) as ends:
+        found = await generator.adopt([*zip(batch, intents, strict=True), (claimed, None)])
+        assert found == {task.tag for task in batch}
+        assert {end.exit_code for end in await ends(*batch)} == {0}
+    assert executions(runs) == [1, 1, 1, 0]
+
+
+async def test_a_job_that_vanished_is_lost_unless_its_record_says_how_it_ended(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    ended, begun, waiting = runs(COUNTS), runs(WAITS), runs("", options={"slurm_options": ["hold"]})
+    batch = [ended, begun, waiting]
+    first, second = slurm(), slurm(lost_after_s=1)
+    async with following(first) as ends:
+        answers = await first.submit(batch)
+        await ends(ended)
+        await until(lambda: executions(runs) == [1, 1, 0])
+    slurm_cluster.forget_jobs()
+    async with following(second) as ends:
+        handles = [answer.handle for answer in answers]
+        assert await second.adopt(list(zip(batch, handles, strict=True))) == {task.tag for task in batch}
+        found = await ends(*batch)
+    assert [(end.exit_code, end.reason) for end in found] == [(0, None), (None, "LOST"), (None, "LOST")]
+    assert "that the run has begun" in found[1].message
+    assert "nothing of the run" in found[2].message
