@@ -9,10 +9,9 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from motoko_core.launch.generators import make_generators
+from motoko_core.launch.generators import services
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.records import HANDLE
-from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.states import is_active
 from motoko_core.study.feed import feed_of
@@ -124,8 +123,7 @@ class Study:
     @contextlib.asynccontextmanager
     async def launcher(self) -> AsyncIterator[None]:
         """A launcher at work in this process, until the end of the block."""
-        generator, settings = make_generators(self.workflow, [self.manager])[self.manager.study]
-        launcher = Launcher({self.manager: Service(generator=generator, settings=settings)})
+        launcher = Launcher(services(self.workflow, [self.manager]))
         running = asyncio.create_task(launcher.run())
         block = asyncio.current_task()
         assert block is not None
