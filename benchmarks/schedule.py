@@ -20,7 +20,7 @@ _LONG_S = 15.0
 class Schedule:
     """Measures points into results.
 
-    :param subjects: the versions.
+    :param subjects: the versions, or the engines.
     :param repeat: how often each point is measured; one that takes long, once.
     :param seconds: how long a script repeats a figure.
     """
@@ -75,14 +75,14 @@ class Schedule:
         self, point: Point, runs: int | None, subject: Subject, shared: dict[Subject, Path]
     ) -> str:
         settings = ["--runs", runs or 0, "--seconds", self._seconds, *point.settings(runs, subject.poll_s)]
+        settings += subject.settings
+        directory = None
         try:
             directory = shared.get(subject) or await self._directory(point, runs, subject)
             if not point.alone:
                 shared[subject] = directory
             async for found in figures(subject, point.script, directory, *settings):
                 self._results.note(found["figure"], runs, subject.name, found["value"], found["samples"])
-            if point.alone:
-                self._studies.remove(directory)
         except PointCut:
             status = CUT
         except PointFailed as error:
@@ -90,6 +90,9 @@ class Schedule:
             status = FAILED
         else:
             return OK
+        finally:
+            if point.alone and directory is not None:
+                self._studies.remove(directory)  # what failed must not disturb the next one
         self._note_missing(point, runs, subject, status)
         return status
 
