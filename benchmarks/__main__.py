@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import report, throughput
-from benchmarks.engines import ENGINES, TASKS
+from benchmarks import report, schedule, throughput
+from benchmarks.engines import ENGINES, LONG_S, TASKS
 from benchmarks.engines import subjects as engine_subjects
 from benchmarks.figures import BASELINE, POINTS, THROUGHPUT, Point
 from benchmarks.machine import describe_machine
@@ -99,7 +99,7 @@ def _measure_engines(args: argparse.Namespace, output: Path) -> list[str]:
     subjects = engine_subjects(chosen, args.tasks, args.limit)
     names = [engine.name for engine in chosen]
     results = _results(subjects, args, engines=names, tasks=args.tasks, sizes=[])
-    errors = _measure(results, subjects, [THROUGHPUT], args, output)
+    errors = _measure(results, subjects, [THROUGHPUT], args, output, LONG_S)
     report.show_table(throughput.HEADERS, [*throughput.rows(results)])
     print(throughput.verdict(results))
     if throughput.plot(results, output.with_suffix(".png")):
@@ -119,16 +119,17 @@ def _measure(
     points: Sequence[Point],
     args: argparse.Namespace,
     output: Path,
+    long_s: float = schedule.LONG_S,
 ) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="mtkb-") as directory:  # short: it holds the paths of sockets
         studies = Studies(Path(directory).resolve(), own())
-        schedule = Schedule(studies, subjects, results, args.repeat, args.seconds)
+        planned = Schedule(studies, subjects, results, args.repeat, args.seconds, long_s)
         try:
-            asyncio.run(schedule.run(points, results.settings["sizes"], output))
+            asyncio.run(planned.run(points, results.settings["sizes"], output))
         finally:
             studies.remove(studies.directory)
     results.save(output)
-    return schedule.errors
+    return planned.errors
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def rows(results: Results) -> Iterator[tuple[str, ...]]:
 
 
 def _version(results: Results, engine: Engine) -> str:
-    return results.subjects[engine.name].get(engine.package or "motoko", "")
+    versions = results.subjects[engine.name]
+    return versions.get(engine.package or "motoko") or f"Python {versions['Python']}"
 
 
 def _cell(results: Results, measurement: Measurement | None, unit: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Short shell tasks through an engine, two at a time: ``python -m points.throughput --engine MODULE:VARIANT``.
+"""Short shell tasks, two at a time: ``python -m points.throughput --engine MODULE:VARIANT``.
 
 Every engine executes the same command for every task, in an environment of its own. A module here has a
 function ``engine(variant)``, a context manager that yields a :class:`~points.throughput.tasks.Engine` which

@@ -15,6 +15,7 @@ from typing import Any
 
 import parsl
 from parsl.config import Config
+from parsl.dataflow.memoization import BasicMemoizer
 from parsl.executors import HighThroughputExecutor, ThreadPoolExecutor
 
 from .tasks import WORKERS, Engine, Taken, command
@@ -45,7 +46,7 @@ class _Parsl:
         begin = time.perf_counter()
         future = None
         for _ in range(length):
-            future = self._app(next(self._numbers), future)
+            future = self._app(next(self._numbers), before=future)  # a keyword: it has a default
         assert future is not None
         future.result()
         return (time.perf_counter() - begin) / length
@@ -60,10 +61,11 @@ def engine(variant: str) -> Iterator[Engine]:
         if "htex" in chosen
         else ThreadPoolExecutor(max_threads=WORKERS)
     )
-    checkpoint = "checkpoint" in chosen
-    kernel = parsl.load(Config([executor], checkpoint_mode="task_exit" if checkpoint else None))
+    stores = "checkpoint" in chosen
+    memoizer = BasicMemoizer(checkpoint_mode="task_exit") if stores else None
+    kernel = parsl.load(Config([executor], memoizer=memoizer))
     make, function = (parsl.bash_app, _shell) if "bash" in chosen else (parsl.python_app, _function)
     try:
-        yield _Parsl(make(function, cache=checkpoint))
+        yield _Parsl(make(function, cache=stores))
     finally:
         kernel.cleanup()

@@ -33,13 +33,18 @@ class _Snakemake:
     def __init__(self) -> None:
         self._numbers = itertools.count()
         Path("Snakefile").write_text(_SNAKEFILE.format(command=shlex.join(command())))
-        self._single_s = self._seconds("independent", 1)
+        self._seconds("independent", 1)
 
     def independent(self, count: int) -> Taken:
-        return Taken(0, (self._seconds("independent", count) - self._single_s) * count / (count - 1))
+        return Taken(0, self._one_more("independent", count) * count)
 
     def chain(self, length: int) -> float:
-        return (self._seconds("chain", length) - self._single_s) / (length - 1)
+        return self._one_more("chain", length)
+
+    def _one_more(self, kind: str, tasks: int) -> float:
+        """What one task more takes."""
+        single_s = self._seconds(kind, 1)
+        return (self._seconds(kind, tasks) - single_s) / (tasks - 1)
 
     def _seconds(self, kind: str, tasks: int) -> float:
         """The time of a process with so many tasks, in a directory where none was done."""
