@@ -50,6 +50,7 @@ class _HyperQueue:
 
 @contextmanager
 def engine(variant: str) -> Iterator[Engine]:
-    with LocalCluster() as cluster:
+    server = Path("server").resolve()  # by default a directory that stays behind
+    with LocalCluster(str(server)) as cluster:
         cluster.start_worker(WorkerConfig(cores=WORKERS))
         yield _HyperQueue(cluster.client())
