@@ -119,6 +119,21 @@ POINTS = (
     Point("info", "info", (Figure("info", "motoko info, the whole process", "s", "linear"),)),
 )
 
+#: Measured for engines instead of versions: it has results of its own.
+THROUGHPUT = Point(
+    "throughput",
+    "throughput",
+    (
+        Figure("start", "until the engine is ready", "s"),
+        Figure("throughput", "short shell tasks", "1/s"),
+        Figure("throughput_created", "short shell tasks, with their creation", "1/s"),
+        Figure("step", "one step of a chain of tasks", "ms"),
+    ),
+    is_sized=False,
+    filled=False,
+    alone=True,
+)
+
 FIGURES = {figure.name: figure for point in POINTS for figure in point.figures}
 
 

@@ -1,4 +1,4 @@
-"""Running a script of ``points`` in either version's environment, and ending what it has started."""
+"""Running a script of ``points`` in a version's or engine's environment, and ending what it has started."""
 
 from __future__ import annotations
 

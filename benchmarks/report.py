@@ -29,12 +29,15 @@ def show(results: Results) -> None:
         (GROWTH_HEADERS, [*growth_rows(results)]),
         (BUDGET_HEADERS, [*budget_rows(results)]),
     ):
-        if not rows:
-            continue
-        if sys.stdout.isatty():
-            _draw(headers, rows)
-        else:
-            print(markdown(headers, rows) + "\n")
+        show_table(headers, rows)
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table, unless it has no rows."""
+    if rows and sys.stdout.isatty():
+        _draw(headers, rows)
+    elif rows:
+        print(markdown(headers, rows) + "\n")
 
 
 def figure_rows(results: Results) -> Iterator[tuple[str, ...]]:
@@ -100,6 +103,11 @@ def _cell(measurement: Measurement | None, limit_s: float) -> str:
         return ""
     if measurement.status == OK:
         return number(measurement.median or 0)
+    return shown_status(measurement, limit_s)
+
+
+def shown_status(measurement: Measurement, limit_s: float) -> str:
+    """What stands for a figure that is missing."""
     return {CUT: f"> {limit_s:g} s", FAILED: "failed", SKIPPED: "-"}[measurement.status]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks.figures import BASELINE, FIGURES, Figure
+from benchmarks.figures import BASELINE, FIGURES, THROUGHPUT, Figure
 from benchmarks.subjects import OWN, PEER
 
 #: What became of a measurement: it took longer than the limit, it ended with an error, or it was left out
@@ -20,7 +20,7 @@ OK, CUT, FAILED, SKIPPED = "ok", "cut", "failed", "skipped"
 
 @attrs.define
 class Measurement:
-    """One figure of one version at one size.
+    """One figure of one version or engine at one size.
 
     :param figure: the name that the script reports.
     :param runs: in the study; None if the figure does not depend on it.
@@ -45,7 +45,7 @@ class Measurement:
 class Results:
     """A run of the benchmarks.
 
-    :param subjects: the versions of the packages, by the name of the version of Motoko.
+    :param subjects: the versions of the packages, by the name of the version of Motoko or of the engine.
     :param settings: how it was measured: sizes, repetitions, limit.
     """
 
@@ -104,12 +104,10 @@ class Results:
     def _summary(self) -> Iterator[dict[str, Any]]:
         """What the table shows, for who reads the file."""
         for figure, runs, *pair in self.rows():
-            found = {
-                name: (m.median if m.status == OK else m.status)
-                for name, m in zip((PEER, OWN), pair, strict=True)
-                if m
-            }
-            yield {"figure": figure.name, "title": figure.title, "unit": figure.unit, "runs": runs, **found}
+            yield _described(figure, runs, {m.subject: m for m in pair if m})
+        for figure in THROUGHPUT.figures:
+            if found := {m.subject: m for m in self.measurements if m.figure == figure.name}:
+                yield _described(figure, None, found)
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -117,3 +115,8 @@ class Results:
         del content["summary"]
         measurements = [Measurement(**m) for m in content.pop("measurements")]
         return cls(**content, measurements=measurements)
+
+
+def _described(figure: Figure, runs: int | None, found: dict[str, Measurement]) -> dict[str, Any]:
+    values = {name: (m.median if m.status == OK else m.status) for name, m in found.items()}
+    return {"figure": figure.name, "title": figure.title, "unit": figure.unit, "runs": runs, **values}

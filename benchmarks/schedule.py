@@ -14,20 +14,28 @@ from benchmarks.studies import Studies
 from benchmarks.subjects import Subject
 
 #: Repeating does not make a point better that takes longer: what varies is small beside it.
-_LONG_S = 15.0
+LONG_S = 15.0
 
 
 class Schedule:
     """Measures points into results.
 
-    :param subjects: the versions.
+    :param subjects: the versions, or the engines.
     :param repeat: how often each point is measured; one that takes long, once.
     :param seconds: how long a script repeats a figure.
+    :param long_s: a point that takes longer is measured once.
     """
 
     def __init__(
-        self, studies: Studies, subjects: Sequence[Subject], results: Results, repeat: int, seconds: float
+        self,
+        studies: Studies,
+        subjects: Sequence[Subject],
+        results: Results,
+        repeat: int,
+        seconds: float,
+        long_s: float = LONG_S,
     ) -> None:
+        self._long_s = long_s
         self._studies = studies
         self._subjects = subjects
         self._results = results
@@ -68,28 +76,31 @@ class Schedule:
                 self._say(point, runs, subject, f"{taken:.1f} s" + ("" if status == OK else f", {status}"))
                 if status != OK:
                     self._over.add((point, subject))
-                if status != OK or taken > _LONG_S:
+                if status != OK or taken > self._long_s:
                     left = [other for other in left if other != subject]
 
     async def _run(
         self, point: Point, runs: int | None, subject: Subject, shared: dict[Subject, Path]
     ) -> str:
         settings = ["--runs", runs or 0, "--seconds", self._seconds, *point.settings(runs, subject.poll_s)]
+        settings += subject.settings
+        directory = None
         try:
             directory = shared.get(subject) or await self._directory(point, runs, subject)
             if not point.alone:
                 shared[subject] = directory
             async for found in figures(subject, point.script, directory, *settings):
                 self._results.note(found["figure"], runs, subject.name, found["value"], found["samples"])
-            if point.alone:
-                self._studies.remove(directory)
         except PointCut:
             status = CUT
         except PointFailed as error:
-            self.errors.append(f"{point.name}, {runs} runs, {subject.name}:\n{error}")
+            self.errors.append(f"{_title(point, runs, subject)}:\n{error}")
             status = FAILED
         else:
             return OK
+        finally:
+            if point.alone and directory is not None:
+                self._studies.remove(directory)  # what failed must not disturb the next one
         self._note_missing(point, runs, subject, status)
         return status
 
@@ -106,5 +117,9 @@ class Schedule:
                 status = SKIPPED
 
     def _say(self, point: Point, runs: int | None, subject: Subject, text: str) -> None:
-        size = "" if runs is None else f", {runs:,} runs"
-        print(f"{point.name}{size}, {subject.name}: {text}", file=sys.stderr, flush=True)
+        print(f"{_title(point, runs, subject)}: {text}", file=sys.stderr, flush=True)
+
+
+def _title(point: Point, runs: int | None, subject: Subject) -> str:
+    size = "" if runs is None else f", {runs:,} runs"
+    return f"{point.name}{size}, {subject.name}"

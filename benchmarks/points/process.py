@@ -7,27 +7,28 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
-
-import psutil
 
 # Libraries print, and 0.1.4 says what it fires: the real standard output is for figures alone.
 _OUT = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 
-def arguments(*flags: str) -> argparse.Namespace:
+def arguments(*flags: str, words: Sequence[str] = ()) -> argparse.Namespace:
     """Read the command line that every script has.
 
     :param flags: numbers that a script takes beside.
+    :param words: what else it has to be told.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=0, help="runs in the study")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long a figure is repeated")
     for flag in flags:
         parser.add_argument(flag, type=float, default=0.0)
+    for word in words:
+        parser.add_argument(word, required=True)
     return parser.parse_args()
 
 
@@ -61,5 +62,7 @@ def tell_warm(figure: str, work: Callable[[], Any], limit_s: float, *, scale: fl
 
 def resident_bytes() -> int:
     """The memory of this process that is in RAM (RSS), without garbage."""
+    import psutil  # Motoko has it, other engines need not
+
     gc.collect()
     return int(psutil.Process().memory_info().rss)

@@ -25,13 +25,15 @@ async def main(workflow, **params):
 """
 
 
-def write(directory: Path, names: tuple[str, ...], do_it: str, orchestrator: str) -> None:
+def write(
+    directory: Path, names: tuple[str, ...], do_it: str, orchestrator: str, launch: str = LAUNCH_SH
+) -> None:
     """Write a workflow directory."""
     for name in names:
         study = directory / name
         study.mkdir(parents=True)
         (study / "bd.yaml").write_text(BD_YAML.format(name=name))
-        (study / "launch.sh").write_text(LAUNCH_SH)
+        (study / "launch.sh").write_text(launch)
         (study / "doIt.py").write_text(do_it)
     (directory / "orchestrator.py").write_text(orchestrator)
     managers = "".join(f"  {name}:\n" for name in names)

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.figures import FIGURES
+from benchmarks.engines import OWN_ENGINE
+from benchmarks.figures import FIGURES, THROUGHPUT
 from benchmarks.process import PointCut, PointFailed, prepare
 from benchmarks.results import OK, Results
 from benchmarks.subjects import OWN, Subject, own
@@ -31,7 +32,7 @@ def test_every_figure_is_measured_and_written(
 ) -> None:
     output = tmp_path / "results.json"
     arguments = ["--sizes", "20", "--repeat", "1", "--seconds", "0.05", "--no-peer", "--output", str(output)]
-    assert main(arguments) == 0
+    assert main([*arguments, "--tasks", "20"]) == 0
     results = Results.load(output)
     for figure in FIGURES.values():
         sized = figure.name not in ("create_studies", "chain")
@@ -43,7 +44,14 @@ def test_every_figure_is_measured_and_written(
     assert {"processor", "cores", "date", "fsync_ms"} <= content["machine"].keys()
     assert {"Python", "motoko", "BlackDynamite", "ZODB", "ZEO"} <= content["subjects"][OWN].keys()
     assert {"figure", "title", "unit", "runs", OWN} == content["summary"][0].keys()
-    assert "| motoko info, the whole process [s] | 20 |" in capsys.readouterr().out
+    engines = Results.load(output.with_name("throughput.json"))
+    for figure in THROUGHPUT.figures:
+        found = engines.at(figure.name, None, OWN_ENGINE.name)
+        assert found is not None, figure.name
+        assert (found.status, len(found.values)) == (OK, 1)
+    shown = capsys.readouterr().out
+    assert "| motoko info, the whole process [s] | 20 |" in shown
+    assert f"| {OWN_ENGINE.name} | {engines.subjects[OWN_ENGINE.name]['motoko']} | 20 |" in shown
     assert not [*short_directory.iterdir()]
     commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
     assert not [command for command in commands if str(short_directory) in command]
