@@ -119,7 +119,10 @@ def _select(
             _require_runs(manager, named)
         met = set(selected(manager, args.constraints, run_name=args.run_name))
         met = met if named is None else met & named
-        found[manager] = {i for i in met if is_under_way(row := rows[i]) or is_active(row.get("state"))}
+        known = {run_id: row for run_id in met if (row := rows.get(run_id)) is not None}
+        found[manager] = {
+            run_id for run_id, row in known.items() if is_under_way(row) or is_active(row.get("state"))
+        }
         if named is not None or args.constraints is not None:
             over += len(met) - len(found[manager])
     return found, over

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from motoko_core.cli.context import chosen_managers, open_workflow, require_created
 from motoko_core.cli.output import complain, say
 from motoko_core.cli.parser import add_generator, add_study
 from motoko_core.interfaces import CliCommand
+
+if TYPE_CHECKING:
+    from motoko_core.task_manager import TaskManager
+    from motoko_core.workflow import Workflow
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,12 +63,29 @@ def start(args: argparse.Namespace) -> int:
         run_launcher(workflow, study=study, generator=args.generator, keep_jobs=False)
         return 0
     if not launch(workflow, study=study, generator=args.generator, detach=not args.do_not_detach):
+        _refuse_partly_served(workflow, managers)
         say("a launcher is at work already; `motoko launcher status` shows what it has in hand")
         return 0
     if not args.do_not_detach:
         names = ", ".join(manager.study for manager in managers)
         say(f"the launcher serves {names}; its log: {launcher_daemon(workflow, study).transcript}")
     return 0
+
+
+def _refuse_partly_served(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
+    """:raises AlreadyRunning: some of the studies are served, and some are not."""
+    from motoko_core.errors import AlreadyRunning
+    from motoko_core.locks import who_holds
+
+    holders = {manager.study: who_holds(manager.launcher_lock) for manager in managers}
+    served = [f"{study} ({holder})" for study, holder in holders.items() if holder]
+    free = [study for study, holder in holders.items() if not holder]
+    if served and free:
+        others = "; ".join(f"`motoko launcher --bd-study {study}`" for study in free)
+        raise AlreadyRunning(
+            f"a launcher serves {', '.join(served)} already, and none serves {', '.join(free)}",
+            hint=f"Start one for the rest: {others}. Or stop that one first: `motoko launcher stop`.",
+        )
 
 
 def stop(args: argparse.Namespace) -> int:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
 
+#: How long a scheduler may take to say that jobs have ended.
+_STOP_TIMEOUT_S = 60.0
 #: Runs in one transaction.
-_BATCH = 200
+_BATCH = 500
 
 
 class Cancellation:
@@ -92,7 +94,7 @@ class Cancellation:
         try:
             with held(manager.launcher_lock, f"a launcher of study {manager.study!r} is running", ""):
                 service = services(self._workflow, [manager], self._generator)[manager]
-                asyncio.run(stop(manager, service, run_ids))
+                asyncio.run(stop(manager, service, run_ids, timeout_s=_STOP_TIMEOUT_S))
         except AlreadyRunning:
             return  # one was started meanwhile, and finds out by itself
         self._ask(manager, run_ids)
@@ -110,6 +112,7 @@ _ENDED = "ENDED"
 
 def _request(manager: TaskManager, run_ids: Sequence[int]) -> dict[int, str | None]:
     """Cancel runs, or ask for it: run id -> CANCELLED, ENDED or STRANGER; None: a launcher has been asked."""
+    records.fetch(manager, run_ids)
     runs = manager.base._get_runs().entries
     found: dict[int, str | None] = {}
     for run_id in run_ids:

@@ -7,8 +7,10 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from motoko_core.daemons import is_gone, wait_until
 from motoko_core.errors import ConfigError
 from motoko_core.interfaces import Ended
 from motoko_plugins.generators import bash
@@ -165,6 +167,17 @@ async def test_a_child_may_tidy_up_after_its_shell_has_gone(
     await generator.cancel([task.tag], grace_s=TIMEOUT_S)
     assert (task.directory / "tidied").read_text() == "tidy\n"
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=-15, reason="CANCELLED")]
+
+
+async def test_cancelling_reaches_programs_in_sessions_of_their_own(
+    generator: BashGenerator, tmp_path: Path, fifo: Path
+) -> None:
+    task = make_task(tmp_path, f"setsid sleep 1000 & echo $! > {fifo}; wait")
+    await generator.submit([task])
+    child = psutil.Process(int(await read_line(fifo)))
+    await generator.cancel([task.tag])
+    assert (await next_ends(generator, 1))[0].reason == "CANCELLED"
+    assert await asyncio.to_thread(wait_until, lambda: is_gone(child), TIMEOUT_S)
 
 
 async def test_a_waiting_job_is_cancelled_without_having_started(

@@ -210,3 +210,16 @@ async def test_when_the_spawner_dies_its_jobs_go_on_and_waiting_ones_get_another
     third = make_task(tmp_path, "exit 2", 3)
     await generator.submit([third])
     assert await next_ends(generator, 1) == [Ended(tag=third.tag, exit_code=2)]
+
+
+async def test_what_a_job_has_left_in_a_session_of_its_own_is_not_the_job(
+    watching: None, generator: BashGenerator, tmp_path: Path, fifo: Path
+) -> None:
+    task = make_task(tmp_path, f"setsid sleep 1000 & echo $! > {fifo}; read < {fifo}; exit 3")
+    with subprocess.Popen([sys.executable, "-c", LAUNCHER, as_json(task)]) as launcher:  # noqa: ASYNC220
+        child = int(await read_line(fifo))
+        launcher.kill()
+    assert await generator.adopt([(task, None)]) == {task.tag}
+    await release(fifo)
+    assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=3)]
+    signal_process(child, signal.SIGKILL)

@@ -67,9 +67,8 @@ def test_it_asks_before_everything_is_cancelled(
     assert created.states()["first"] == ["FAILED", "FAILED"]
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    [
+def test_what_names_nothing_is_an_error_with_the_nearest(two_waiting: Tiny, capsys: Captured) -> None:
+    wrong: list[tuple[tuple[str, ...], int, str]] = [
         (("--task", "frist.1"), 2, "Did you mean 'first'?"),
         (("--task", "frist"), 2, "Did you mean 'first'?"),
         (("--task", "first.12"), 1, "It has 2 runs, 1 to 2"),
@@ -78,13 +77,11 @@ def test_it_asks_before_everything_is_cancelled(
         (("--run-name", "aa"), 2, "Did you mean 'a'?"),
         (("--constraints", "stat = FAILED"), 2, "state"),
         (("--bd-study", "frist"), 2, "Did you mean 'first'?"),
-    ],
-)
-def test_what_names_nothing_is_an_error_with_the_nearest(
-    words: tuple[str, ...], code: int, message: str, two_waiting: Tiny, capsys: Captured
-) -> None:
-    assert call(two_waiting, *words) == code
-    assert message in capsys.readouterr().err
+    ]
+    for words, code, message in wrong:
+        assert call(two_waiting, *words) == code
+        assert message in capsys.readouterr().err
+    assert two_waiting.states()["first"] == ["CREATED", "CREATED"]
 
 
 @pytest.fixture
@@ -103,6 +100,18 @@ def test_a_job_without_a_launcher_is_stopped(created: Tiny) -> None:
     assert created.states()["first"] == ["FAILED"]
     created.motoko("kill")
     assert created.processes() == []
+
+
+def test_the_launcher_at_work_stops_the_job(created: Tiny) -> None:
+    (run,) = created.create_tasks(x=1)
+    created.motoko("launcher")
+    created.wait_for("busy")
+    assert created.motoko("cancel", "--run-name", "a").stdout == "cancelled 1 run\n"
+    assert "FAILED (CANCELLED" in created.motoko("logs", run, "--follow").stderr
+    (run,) = created.create_tasks(x=2)
+    result = created.motoko("cancel", "--task", run, "--no-wait").stdout
+    assert result in ("cancelled 1 run\n", "asked to stop 1 job\n")  # the launcher may have claimed it
+    assert "FAILED (CANCELLED" in created.motoko("logs", run, "--follow", code=None).stderr
 
 
 def test_a_run_that_motoko_has_not_started_is_named(two_waiting: Tiny, capsys: Captured) -> None:

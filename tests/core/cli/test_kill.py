@@ -15,6 +15,7 @@ from motoko_core.cli.remains import Remains
 from motoko_core.daemons import is_gone, wait_until
 from motoko_core.exit_record import TAG_VARIABLE
 from motoko_core.workflow import Workflow
+from tests.clusters.slurm import SlurmCluster
 from tests.core.cli.conftest import MOTOKO_YAML, TIMEOUT_S, Tiny
 
 Captured = pytest.CaptureFixture[str]
@@ -140,15 +141,23 @@ def test_reset_stops_jobs_and_cannot_keep_them(busy: Tiny, capsys: Captured) -> 
     assert processes(busy) == []
 
 
-def test_jobs_of_a_scheduler_are_left_alone_and_counted(tiny: Tiny, capsys: Captured) -> None:
-    tiny.write(yaml=MOTOKO_YAML.replace("first:", "first: {generator: slurm}"))
+def test_jobs_of_a_scheduler_are_left_alone_until_they_are_cancelled(
+    slurm_cluster: SlurmCluster, tiny: Tiny, capsys: Captured
+) -> None:
+    tiny.write(yaml=MOTOKO_YAML.replace("first:", "first: {generator: slurm}"), launch=LAUNCH)
     assert call(tiny, "create") == 0
-    for reference in tiny.create_tasks(x=[1, 2, 3]):
-        tiny.change(reference, state="SLURM submit", handle='{"tag": "motoko-first-1", "data": {}}')
+    tiny.create_tasks(x=[1, 2])
+    assert call(tiny, "launcher") == 0
+    slurm_cluster.wait_for_jobs(lambda jobs: [state for _, _, state in jobs] == ["RUNNING"] * 2)
     capsys.readouterr()
     assert call(tiny, "kill") == 0
-    assert "3 jobs of slurm go on; `motoko cancel` stops them\n" in capsys.readouterr().out
-    assert tiny.states()["first"] == ["SLURM submit"] * 3
+    assert "2 jobs of slurm go on; `motoko cancel` stops them\n" in capsys.readouterr().out
+    assert [state for _, _, state in slurm_cluster.jobs()] == ["RUNNING"] * 2
+    assert call(tiny, "cancel", "--yes") == 0
+    assert capsys.readouterr().out == "cancelled 2 runs\n"
+    slurm_cluster.wait_for_jobs(lambda jobs: [state for _, _, state in jobs] == ["CANCELLED"] * 2)
+    assert tiny.states()["first"] == ["FAILED"] * 2
+    assert processes(tiny) == []
 
 
 def test_what_is_left_is_named_with_exit_code_1(

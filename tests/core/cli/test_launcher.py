@@ -80,6 +80,22 @@ def test_status_shows_the_launcher_and_what_it_has_in_hand(created: Tiny, capsys
     assert created.states()["first"] == ["launched"]
 
 
+def test_a_launcher_for_all_is_refused_beside_one_for_a_study(created: Tiny, capsys: Captured) -> None:
+    assert call(created, "--bd-study", "second") == 0
+    assert call(created) == 1
+    message = capsys.readouterr().err
+    assert "a launcher serves second (process " in message
+    assert "none serves first" in message
+    assert "`motoko launcher --bd-study first`" in message
+    assert call(created, "--bd-study", "first") == 0
+    assert call(created) == 0
+    assert "at work already" in capsys.readouterr().out
+    result = created.motoko("launcher", "--do-not-detach", code=1)
+    assert "a launcher of study 'first' is running already (process " in result.stderr
+    assert call(created, "stop") == 0
+    assert capsys.readouterr().out.count("; its jobs go on") == 2
+
+
 def test_a_launcher_in_a_terminal_is_shown_and_stopped(created: Tiny, capsys: Captured) -> None:
     with created.started("launcher", "--do-not-detach", "--bd-study", "second") as process:
         lock = created.path / "second" / ".bd" / "launcher.lock"

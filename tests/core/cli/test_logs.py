@@ -174,17 +174,12 @@ def test_what_is_not_there_is_said(created: Tiny, capsys: Captured) -> None:
     assert f"the directory of first.1 is gone: {directory(created)}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("reference", "code", "message"),
-    [
+def test_a_reference_that_leads_nowhere(created: Tiny, capsys: Captured) -> None:
+    for reference, code, message in (
         ("frist.1", 2, "Did you mean 'first'?"),
         ("first", 1, "not a reference"),
         ("first.x", 1, "not a reference"),
         ("first.9", 1, "'first' has no run 9"),
-    ],
-)
-def test_a_reference_that_leads_nowhere(
-    created: Tiny, reference: str, code: int, message: str, capsys: Captured
-) -> None:
-    assert call(created, reference) == code
-    assert message in capsys.readouterr().err
+    ):
+        assert call(created, reference) == code
+        assert message in capsys.readouterr().err

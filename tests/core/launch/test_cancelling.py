@@ -14,7 +14,7 @@ from motoko_core.launch.records import CANCEL
 from motoko_core.locks import held, holder
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, create_tasks, number, orchestrate, set_state
-from tests.launching import entries_of, launching, read_line, soon
+from tests.launching import entries_of, launching, read_line, settled, soon
 
 
 def cancellation(workflow: Workflow, *references: str) -> Cancellation:
@@ -80,6 +80,23 @@ async def test_a_job_without_a_launcher_is_stopped_with_its_children(scripts: Wo
     # Nothing else was touched, and nobody keeps the study.
     assert entries_of(scripts, other)["state"] == "CREATED"
     assert holder(scripts.mult.launcher_lock) is None
+
+
+async def test_the_launcher_that_has_a_job_in_hand_stops_it(scripts: Workflow, fifo: Path) -> None:
+    (run,) = create_tasks(scripts, label=f"echo > {fifo}; sleep 1000")
+    async with launching(scripts):
+        await read_line(fifo)
+        (waiting,) = create_tasks(scripts, n=1, label=f"echo > {fifo}; sleep 1000")
+        with held(scripts.mult.launcher_lock, "a test", ""):  # as the launcher's own process would
+            cancelling = cancellation(scripts, run)
+            cancelling.ask()
+            entries = (await settled(scripts, run))[0]
+            cancelling.look()
+        assert entries["failure"]["reason"] == "CANCELLED"
+        assert CANCEL not in entries
+        assert (cancelling.is_done, cancelling.cancelled) == (True, 1)
+        await read_line(fifo)
+        assert entries_of(scripts, waiting)["state"] == "launched"
 
 
 async def test_a_job_that_has_ended_meanwhile_is_not_called_cancelled(
