@@ -63,13 +63,19 @@ class RunWatch:
 
         database = self._manager.database
         with suppress(ClientDisconnected, StudyError):
-            if database.server.is_up():
+            if self._is_reachable():
                 database.index.refresh()
                 row = database.index.rows.get(self._run_id)
                 if row is None:
                     raise self._unknown()
                 return dict(row)
         return None
+
+    def _is_reachable(self) -> bool:
+        database = self._manager.database
+        if database.is_connected:  # a server logs those who only knock
+            return bool(database.db.storage.is_connected())
+        return database.server.is_up()
 
     def _read(self) -> None:
         """Read the database's file, unless it has not changed."""
