@@ -28,12 +28,14 @@ def located(configuration: WorkflowConfig, key: str, task_manager: str | None = 
 
     :param task_manager: the key is among this one's settings; None: at the top of the file.
     """
-    full = key if task_manager is None else f"task_managers.{task_manager}.{key}"
     try:
         yield
     except MotokoError as error:
         if str(configuration.path) not in (error.where or ""):
-            inside = full if error.where in (None, key) else f"{full}: {error.where}"
+            inside = error.where or key
+            if task_manager is not None:
+                full = f"task_managers.{task_manager}.{key}"
+                inside = full if inside == key else f"{full}: {inside}"
             error.where = f"{configuration.where(key, task_manager)}: {inside}"
         raise
 
