@@ -157,7 +157,7 @@ class Follower:
             timeout_s=self._settings.submit_timeout_s,
         )
         try:
-            if outcome.code != 0:
+            if not self._scheduler.is_answer(outcome.code, outcome.output, outcome.errors):
                 raise ValueError(str(outcome))
             seen = self._scheduler.parse_status(outcome.output)
         except ValueError as error:
@@ -340,8 +340,9 @@ class Follower:
         if not outcome.has_started or (outcome.code != 0 and "disabled" in outcome.errors):
             log.info("there is no accounting to ask: %s", outcome)
             self._history_works = False
+        is_answer = self._scheduler.is_answer(outcome.code, outcome.output, outcome.errors)
         try:
-            seen = self._scheduler.parse_history(outcome.output) if outcome.code == 0 else []
+            seen = self._scheduler.parse_history(outcome.output) if is_answer else []
         except ValueError:
             log.warning("the accounting gives no sense: %s", outcome)
             seen = []
