@@ -40,7 +40,11 @@ motoko_run() {{
     motoko_begun=1
     motoko_execute "$@" "$motoko_job"
     code=$?
-    (( code == 0 )) || motoko_code=$code
+    (( code == 0 )) && return
+    motoko_code=$code
+    if [[ -n $motoko_stopped && $(tail -n 1 -- "$record") == "ended $code" ]]; then
+        printf 'stopped by SIGTERM\\nended %s\\n' "$code" >> "$record"
+    fi
 }}
 """
 
