@@ -29,6 +29,8 @@ _SILENCE_S = 60.0
 #: The exit records are looked at for a twentieth of the time at most: directories may be far away.
 _SHARE = 20
 _SHORTEST_S = 0.1
+#: A job that was cancelled may take its time to end: it may save something.
+_KILL_AGAIN_S = 60.0
 
 
 class Follower:
@@ -354,10 +356,13 @@ class Follower:
     async def _kill(self, jobs: Iterable[Job], by_key: Mapping[tuple[str, int], Sequence[Seen]]) -> None:
         """Cancel what nobody wants any more: jobs without runs, and those that were submitted twice."""
         ids = []
+        now = asyncio.get_running_loop().time()
         for job in jobs:
             alive = [entry for entry in by_key.get(job.key, ()) if entry.phase is not Phase.OVER]
             if not job.tasks or job.kills:
-                ids += [entry.job_id for entry in alive]
+                if now - job.killed_at >= _KILL_AGAIN_S and alive:
+                    job.killed_at = now
+                    ids += [entry.job_id for entry in alive]
             elif len(alive) > 1 and len(job.tasks) == 1:
                 # Once one of them executes the run, the others never will.
                 records = await _read([job])

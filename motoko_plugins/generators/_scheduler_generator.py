@@ -300,7 +300,8 @@ class SchedulerGenerator(JobGenerator):
             else:
                 job.cancelled.add(task.tag)
                 job.kills = True
-            if job.kills:
+            if job.kills and job.job_ids:
+                job.killed_at = loop.time()
                 kills += job.job_ids
         await self._follower.cancel(list(dict.fromkeys(kills)))
         deadline = loop.time() + grace_s

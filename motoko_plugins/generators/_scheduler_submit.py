@@ -77,6 +77,7 @@ class Submitter:
             job.job_ids.clear()
             job.missing_since = job.over_since = None
             job.has_begun = job.kills = False
+            job.killed_at = float("-inf")
         self._planned += jobs
         self._wake.set()
 
