@@ -113,7 +113,7 @@ class Following:
                 known = len(self._ends)
                 await self._until(lambda known=known: len(self._ends) > known, "no job ends")  # type: ignore[misc]
                 continue
-            batch, waiting = waiting[:room], waiting[room:]
+            batch, waiting = (waiting, []) if room is None else (waiting[:room], waiting[room:])
             given = await self.generator.submit(batch)
             assert [answer.tag for answer in given] == [task.tag for task in batch]
             for answer in given:

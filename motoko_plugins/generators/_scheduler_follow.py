@@ -153,15 +153,8 @@ class Follower:
     async def _look_at_queue(self) -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        outcome = await execute(
-            self._scheduler.status_command(),
-            environment=self._environment,
-            timeout_s=self._settings.submit_timeout_s,
-        )
         try:
-            if not self._scheduler.is_answer(outcome.code, outcome.output, outcome.errors):
-                raise ValueError(str(outcome))
-            seen = self._scheduler.parse_status(outcome.output)
+            seen = await self.ask()
         except ValueError as error:
             self._silence(str(error))
             return
@@ -180,6 +173,20 @@ class Follower:
         self._pace(bool(changed))
         await self._settle(jobs, by_key)
         await self._kill(jobs, by_key)
+
+    async def ask(self) -> list[Seen]:
+        """Ask for all jobs, once.
+
+        :raises ValueError: there is no answer; says why.
+        """
+        outcome = await execute(
+            self._scheduler.status_command(),
+            environment=self._environment,
+            timeout_s=self._settings.submit_timeout_s,
+        )
+        if not self._scheduler.is_answer(outcome.code, outcome.output, outcome.errors):
+            raise ValueError(str(outcome))
+        return self._scheduler.parse_status(outcome.output)
 
     def _silence(self, why: str) -> None:
         """Nothing is known now; nothing is concluded from that."""
