@@ -116,7 +116,10 @@ def entries_of(workflow: Workflow, reference: str) -> dict[str, Any]:
 
 
 async def until(
-    workflow: Workflow, reference: str, condition: Callable[[dict[str, Any]], object]
+    workflow: Workflow,
+    reference: str,
+    condition: Callable[[dict[str, Any]], object],
+    timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Any]:
     """Wait until a run is so, and answer its entries."""
     manager = workflow.task_managers[reference.rpartition(".")[0]]
@@ -127,7 +130,7 @@ async def until(
                 await anext(changes)
             return entries
 
-    return await asyncio.wait_for(look(), TIMEOUT_S)
+    return await asyncio.wait_for(look(), timeout_s)
 
 
 def is_settled(entries: dict[str, Any]) -> bool:
@@ -135,9 +138,9 @@ def is_settled(entries: dict[str, Any]) -> bool:
     return not is_active(entries["state"]) and "handle" not in entries
 
 
-async def settled(workflow: Workflow, *references: str) -> list[dict[str, Any]]:
-    """Wait until these runs are over; answer their entries."""
-    return [await until(workflow, reference, is_settled) for reference in references]
+async def settled(workflow: Workflow, *references: str, timeout_s: float = TIMEOUT_S) -> list[dict[str, Any]]:
+    """Wait until these runs are over, for each no longer than ``timeout_s``; answer their entries."""
+    return [await until(workflow, reference, is_settled, timeout_s) for reference in references]
 
 
 async def soon(awaitable: Awaitable[Any]) -> Any:

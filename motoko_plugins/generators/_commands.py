@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import attrs
 
@@ -32,6 +33,15 @@ class Outcome:
         """The command and its end, for messages."""
         end = "did not end well" if self.code is None else f"ended with exit code {self.code}"
         return f"`{self.command}` {end}: {self.errors.strip() or self.output.strip() or '(no output)'}"
+
+
+@contextmanager
+def script_file(text: bytes) -> Iterator[str]:
+    """A file with a script, for as long as the block."""
+    with tempfile.NamedTemporaryFile(prefix="motoko-", suffix=".sh") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
 
 
 async def execute(

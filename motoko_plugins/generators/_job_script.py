@@ -15,13 +15,12 @@ from motoko_core.interfaces import EXECUTE, LaunchTask
 _SPECIAL = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff\\']")
 
 # - TERM is meant for the run, which gets it too: schedulers signal every process of a job. This shell lives
-#   on to write down how the run ended, and begins no other. `stopped` in the record, where standard error
-#   goes meanwhile, tells that the run did not end by itself: if the scheduler starts the job again, the run
-#   is executed again.
+#   on and begins no other. `stopped` in the record tells that the run did not end by itself: if the scheduler
+#   starts the job again, the run is executed again.
 # - A job that was started again executes only what it has not ended before.
 _RUN = """\
 motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_stopped= motoko_warned=
-trap 'motoko_stopped=1; echo "stopped by SIGTERM" >&2' TERM
+trap 'motoko_stopped=1' TERM
 
 motoko_run() {{
     local record="$2/.motoko-$1" code
@@ -41,7 +40,11 @@ motoko_run() {{
     motoko_begun=1
     motoko_execute "$@" "$motoko_job"
     code=$?
-    (( code == 0 )) || motoko_code=$code
+    (( code == 0 )) && return
+    motoko_code=$code
+    if [[ -n $motoko_stopped && $(tail -n 1 -- "$record") == "ended $code" ]]; then
+        printf 'stopped by SIGTERM\\nended %s\\n' "$code" >> "$record"
+    fi
 }}
 """
 

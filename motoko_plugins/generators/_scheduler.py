@@ -136,6 +136,8 @@ class Scheduler(ABC):
     title: ClassVar[str]
     #: The program that submits; without it on the PATH the generator cannot work.
     submit_program: ClassVar[str]
+    #: Whether the submitting program takes the script from a file only, which is its last argument then.
+    script_is_file: ClassVar[bool] = False
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -178,6 +180,10 @@ class Scheduler(ABC):
     @abstractmethod
     def status_command(self) -> list[str]:
         """The command that tells of all jobs of this user, those that have just ended included."""
+
+    def is_answer(self, code: int | None, output: str, errors: str) -> bool:
+        """Whether the exit code of :meth:`status_command` or :meth:`history_command` promises an answer."""
+        return code == 0
 
     @abstractmethod
     def parse_status(self, output: str) -> list[Seen]:

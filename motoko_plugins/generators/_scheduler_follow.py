@@ -29,6 +29,8 @@ _SILENCE_S = 60.0
 #: The exit records are looked at for a twentieth of the time at most: directories may be far away.
 _SHARE = 20
 _SHORTEST_S = 0.1
+#: A job that was cancelled may take its time to end: it may save something.
+_KILL_AGAIN_S = 60.0
 
 
 class Follower:
@@ -151,15 +153,8 @@ class Follower:
     async def _look_at_queue(self) -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        outcome = await execute(
-            self._scheduler.status_command(),
-            environment=self._environment,
-            timeout_s=self._settings.submit_timeout_s,
-        )
         try:
-            if outcome.code != 0:
-                raise ValueError(str(outcome))
-            seen = self._scheduler.parse_status(outcome.output)
+            seen = await self.ask()
         except ValueError as error:
             self._silence(str(error))
             return
@@ -178,6 +173,20 @@ class Follower:
         self._pace(bool(changed))
         await self._settle(jobs, by_key)
         await self._kill(jobs, by_key)
+
+    async def ask(self) -> list[Seen]:
+        """Ask for all jobs, once.
+
+        :raises ValueError: there is no answer; says why.
+        """
+        outcome = await execute(
+            self._scheduler.status_command(),
+            environment=self._environment,
+            timeout_s=self._settings.submit_timeout_s,
+        )
+        if not self._scheduler.is_answer(outcome.code, outcome.output, outcome.errors):
+            raise ValueError(str(outcome))
+        return self._scheduler.parse_status(outcome.output)
 
     def _silence(self, why: str) -> None:
         """Nothing is known now; nothing is concluded from that."""
@@ -340,8 +349,9 @@ class Follower:
         if not outcome.has_started or (outcome.code != 0 and "disabled" in outcome.errors):
             log.info("there is no accounting to ask: %s", outcome)
             self._history_works = False
+        is_answer = self._scheduler.is_answer(outcome.code, outcome.output, outcome.errors)
         try:
-            seen = self._scheduler.parse_history(outcome.output) if outcome.code == 0 else []
+            seen = self._scheduler.parse_history(outcome.output) if is_answer else []
         except ValueError:
             log.warning("the accounting gives no sense: %s", outcome)
             seen = []
@@ -353,10 +363,13 @@ class Follower:
     async def _kill(self, jobs: Iterable[Job], by_key: Mapping[tuple[str, int], Sequence[Seen]]) -> None:
         """Cancel what nobody wants any more: jobs without runs, and those that were submitted twice."""
         ids = []
+        now = asyncio.get_running_loop().time()
         for job in jobs:
             alive = [entry for entry in by_key.get(job.key, ()) if entry.phase is not Phase.OVER]
             if not job.tasks or job.kills:
-                ids += [entry.job_id for entry in alive]
+                if now - job.killed_at >= _KILL_AGAIN_S and alive:
+                    job.killed_at = now
+                    ids += [entry.job_id for entry in alive]
             elif len(alive) > 1 and len(job.tasks) == 1:
                 # Once one of them executes the run, the others never will.
                 records = await _read([job])

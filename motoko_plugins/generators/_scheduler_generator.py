@@ -214,14 +214,22 @@ class SchedulerGenerator(JobGenerator):
     # ------------------------------------------------------------------ following
 
     async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
-        """Follow what may have been submitted; what turns out not to be is submitted now."""
+        """Follow what may have been submitted.
+
+        What the scheduler does not know, and has not begun, was not; and if it shows after all, it is not
+        executed. While the scheduler does not answer, everything may have been submitted; what turns out not
+        to be is submitted then.
+        """
         self._start()
         loop = asyncio.get_running_loop()
         adopted: set[str] = set()
         places: dict[str, int] = {}
+        never = await self._never_submitted(batch)
         for task, handle in batch:
             if task.tag in self._by_tag:
                 adopted.add(task.tag)
+            elif task.tag in never:
+                continue
             elif handle and handle.get("name"):
                 name, index = str(handle["name"]), int(handle.get("index") or 0)
                 job = self._jobs.get((name, index))
@@ -244,6 +252,25 @@ class SchedulerGenerator(JobGenerator):
         if adopted:
             self._follower.look_soon(at_once=True)
         return adopted
+
+    async def _never_submitted(
+        self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]
+    ) -> set[str]:
+        """Find the runs whose intent is all that is known, and that never begin."""
+        doubtful = [
+            (task, (str(handle["name"]), int(handle.get("index") or 0)))
+            for task, handle in batch
+            if handle and handle.get("name") and not handle.get("job")
+        ]
+        if not doubtful:
+            return set()
+        try:
+            known = {(entry.name, entry.index or 0) for entry in await self._follower.ask()}
+        except ValueError as error:
+            log.warning("%s does not answer: %s", self.scheduler.title, error)
+            return set()
+        absent = [task for task, key in doubtful if key not in known]
+        return await asyncio.to_thread(lambda: {task.tag for task in absent if forbid(task)})
 
     async def ended(self) -> AsyncIterator[Ended]:
         """Yield the ends as they become known.
@@ -300,7 +327,8 @@ class SchedulerGenerator(JobGenerator):
             else:
                 job.cancelled.add(task.tag)
                 job.kills = True
-            if job.kills:
+            if job.kills and job.job_ids:
+                job.killed_at = loop.time()
                 kills += job.job_ids
         await self._follower.cancel(list(dict.fromkeys(kills)))
         deadline = loop.time() + grace_s

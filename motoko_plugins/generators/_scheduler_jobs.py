@@ -48,6 +48,8 @@ class Job:
     :param over_since: when the scheduler first said that it is over.
     :param has_begun: whether a run of it has begun.
     :param cancelled: tags of runs under way that are being cancelled.
+    :param kills: whether the job is to be cancelled, as soon as there is one.
+    :param killed_at: when that was asked for.
     :param refusal: why the last submission failed.
     :param answer: resolved when the first submission has been tried, while somebody waits for it.
     :param error: why it was refused, for whoever waits.
@@ -66,6 +68,7 @@ class Job:
     word: str = ""
     cancelled: set[str] = attrs.field(factory=set)
     kills: bool = False
+    killed_at: float = float("-inf")
     refusal: str = ""
     answer: asyncio.Future[None] | None = None
     error: str | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 
 import attrs
 
-from motoko_plugins.generators._commands import Outcome, execute
+from motoko_plugins.generators._commands import Outcome, execute, script_file
 from motoko_plugins.generators._scheduler import Refusal, Scheduler, Settings, Submission
 from motoko_plugins.generators._scheduler_jobs import Job, Stage
 
@@ -76,6 +77,7 @@ class Submitter:
             job.job_ids.clear()
             job.missing_since = job.over_since = None
             job.has_begun = job.kills = False
+            job.killed_at = float("-inf")
         self._planned += jobs
         self._wake.set()
 
@@ -149,18 +151,26 @@ class Submitter:
             name=jobs[0].name, request=request, elements={job.index: list(job.tasks) for job in jobs}
         )
         try:
-            outcome = await execute(
-                self._scheduler.submit_command(submission),
-                environment=self._environment,
-                timeout_s=self._settings.submit_timeout_s,
-                stdin=self._scheduler.script(submission).encode("utf-8", "surrogateescape"),
-            )
+            outcome = await self._hand_over(submission)
         finally:
             for job in jobs:  # if this is cancelled, nobody knows
                 job.stage, job.since = Stage.UNCLEAR, loop.time()
         self._take(jobs, submission, outcome)
         for job in jobs:
             job.resolve()
+
+    async def _hand_over(self, submission: Submission) -> Outcome:
+        command = self._scheduler.submit_command(submission)
+        script = self._scheduler.script(submission).encode("utf-8", "surrogateescape")
+        with ExitStack() as stack:
+            if self._scheduler.script_is_file:
+                command, script = [*command, stack.enter_context(script_file(script))], b""
+            return await execute(
+                command,
+                environment=self._environment,
+                timeout_s=self._settings.submit_timeout_s,
+                stdin=script,
+            )
 
     def _take(self, jobs: list[Job], submission: Submission, outcome: Outcome) -> None:
         job_id = self._scheduler.submitted_id(outcome.output) if outcome.code == 0 else ""
@@ -175,7 +185,7 @@ class Submitter:
             return
         for job in jobs:
             job.refusal = str(outcome)
-        refusal = self._scheduler.refusal(outcome.code, outcome.errors)
+        refusal = self._scheduler.refusal(outcome.code, outcome.errors.strip() or outcome.output)
         now = asyncio.get_running_loop().time()
         if refusal is Refusal.PERMANENT:
             self._refuse(jobs, str(outcome))

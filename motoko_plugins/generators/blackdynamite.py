@@ -1,9 +1,8 @@
-"""Generators made of BlackDynamite's coats: ``slurm``, ``pbs`` and ``sge``.
+"""The generator ``sge``, made of BlackDynamite's coat of that name.
 
 The coat writes the job script and names the command that submits it; Motoko executes that command itself,
 so that one that fails is seen. How such a run ends is known from its state only, which its script sets:
 nothing asks the scheduler, so a job that the scheduler kills without telling its script stays as it is.
-(A native SLURM generator, which polls the queue, takes the place of ``slurm`` later.)
 """
 
 from __future__ import annotations
@@ -38,19 +37,18 @@ _TRAP = re.compile(r'^updateRuns\.py --updates "state = (.*?)" --truerun$', re.M
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    """Accept one string as well as a list of them; ``--time=1:00`` is the same as ``time=1:00``."""
+    """Accept one string as well as a list of them."""
     items = [value] if isinstance(value, str) else list(value or ())
-    return tuple(str(item).strip().removeprefix("--") for item in items)
+    return tuple(str(item).strip() for item in items)
 
 
 @attrs.frozen(kw_only=True)
 class CoatOptions:
-    """``slurm_options``, ``pbs_options`` and ``sge_options`` of motoko.yaml.
+    """``sge_options`` of motoko.yaml.
 
-    :param options: directives of the job script: ``time=1:00:00`` becomes ``#SBATCH --time=1:00:00``; for
-        PBS and SGE they are written as on the command line, such as ``-q long``.
+    :param options: directives of the job script, as on the command line: ``-q long``.
     :param module: environment modules that the script loads first.
-    :param walltime: for PBS and SGE; SLURM has ``time=`` among its options.
+    :param walltime: the time limit.
     """
 
     options: tuple[str, ...] = attrs.field(default=(), converter=_strings)
@@ -63,25 +61,21 @@ class CoatOptions:
         return cls(options=strings)
 
 
-class CoatGenerator(JobGenerator):
-    """Submits runs with one of BlackDynamite's coats.
+class SgeGenerator(JobGenerator):
+    """Submits runs with BlackDynamite's coat.
 
-    :raises ConfigError: the scheduler's program is not on the PATH.
+    :raises ConfigError: ``qsub`` is not on the PATH.
     """
 
+    launched_state: ClassVar[str] = "SGE submit"
     Options = CoatOptions
-    #: The coat's module, what the scheduler calls its options there, and the scheduler's programs.
-    coat: ClassVar[str]
-    options_name: ClassVar[str]
-    submit_program: ClassVar[str]
-    cancel_program: ClassVar[str]
 
     def __init__(self, options: CoatOptions | None = None) -> None:
         super().__init__(options or CoatOptions())
         self._environment = job_environment()
-        if shutil.which(self.submit_program, path=self._environment["PATH"]) is None:
+        if shutil.which("qsub", path=self._environment["PATH"]) is None:
             raise ConfigError(
-                f"the program {self.submit_program!r}, which submits jobs, is not on the PATH",
+                "the program 'qsub', which submits jobs, is not on the PATH",
                 hint="Start Motoko where jobs are submitted (a login node; `module load` may be needed), or "
                 "choose another generator: `generator: bash` in motoko.yaml, or --generator bash.",
             )
@@ -93,7 +87,7 @@ class CoatGenerator(JobGenerator):
 
     async def _submit(self, task: LaunchTask) -> Submitted:
         try:
-            command = write_script(self, task)
+            command = write_script(self.options, task)
             (task.directory / SUBMITTED_FILE).write_text(task.tag)
             code, output, errors = await self._execute(command, task.directory)
         except (OSError, ValueError) as error:
@@ -102,7 +96,7 @@ class CoatGenerator(JobGenerator):
             return Submitted(
                 tag=task.tag, error=f"`{command}` ended with exit code {code}: {errors or output}"
             )
-        # `Submitted batch job 7`, `7.server`, `Your job 7 ("name") has been submitted`
+        # `Your job 7 ("name") has been submitted`
         number = re.search(r"\d+(\.[\w.-]+)?", (output.splitlines() or [""])[-1])
         job_id = self._job_ids[task.tag] = number[0].rstrip(".") if number else ""
         return Submitted(tag=task.tag, handle={"job": job_id})
@@ -141,7 +135,7 @@ class CoatGenerator(JobGenerator):
         """Ask the scheduler to stop the jobs; it does so in its own time."""
         job_ids = [job_id for tag in tags if (job_id := self._job_ids.pop(tag, ""))]
         if job_ids:
-            command = f"{self.cancel_program} {shlex.join(job_ids)}"
+            command = f"qdel {shlex.join(job_ids)}"
             code, _, errors = await self._execute(command)
             if code:
                 log.warning("`%s` ended with exit code %d: %s", command, code, errors)
@@ -154,8 +148,6 @@ class _Run(SimpleNamespace):
         entries = {"nproc": task.nproc, "run_name": task.run_name}
         super().__init__(id=task.run_id, entries=entries)
         self.file: dict[str, str] = {"filename": task.script, "file": text}
-        if task.options.get("slurm_options"):
-            self.slurm_options = list(_strings(task.options["slurm_options"]))
         values = {name: shlex.split(value)[0] for name, value in _EXPORT.findall(text)}
         self.values = {
             "dbhost": values.get("BLACKDYNAMITE_HOST", ""),
@@ -186,11 +178,11 @@ class _Run(SimpleNamespace):
         return text
 
 
-def write_script(generator: CoatGenerator, task: LaunchTask) -> str:
+def write_script(options: CoatOptions, task: LaunchTask) -> str:
     """Have the coat write the job script; answer the command that submits it."""
     commands: list[str] = []
     # A copy of the module of its own, in which nothing is executed and no directory changed.
-    spec = importlib.util.find_spec(f"BlackDynamite.coating.{generator.coat}")
+    spec = importlib.util.find_spec("BlackDynamite.coating.sgeCoat")
     assert spec is not None
     assert spec.loader is not None
     coat: Any = importlib.util.module_from_spec(spec)
@@ -198,10 +190,9 @@ def write_script(generator: CoatGenerator, task: LaunchTask) -> str:
     coat.subprocess = SimpleNamespace(call=lambda command, **_: commands.append(command) or 0)  # type: ignore[func-returns-value]
     coat.open = lambda name, mode: (task.directory / name).open(mode, errors="surrogateescape")
     coat.print = log.debug
-    options: CoatOptions = generator.options
     params: dict[str, Any] = {"user": getpass.getuser(), "current_cwd": False, "cwd": True}
     params["walltime"] = options.walltime
-    params[generator.options_name] = list(options.options)
+    params["sge_option"] = list(options.options)
     if options.module:
         params["module"] = list(options.module)
     text = (task.directory / task.script).read_text(errors="surrogateescape")
@@ -212,22 +203,7 @@ def write_script(generator: CoatGenerator, task: LaunchTask) -> str:
     return commands[-1]
 
 
-def _make(name: str, submit: str, cancel: str) -> type[CoatGenerator]:
-    """The class for ``<name>Coat``."""
-    attributes = {
-        "coat": f"{name}Coat",
-        "options_name": "slurm_options" if name == "slurm" else f"{name}_option",
-        "launched_state": f"{name.upper()} submit",
-        "submit_program": submit,
-        "cancel_program": cancel,
-    }
-    return type(f"{name.capitalize()}CoatGenerator", (CoatGenerator,), attributes)
-
-
 @hookimpl
 def motoko_generators() -> Mapping[str, type[JobGenerator]]:
-    """Provide ``pbs`` and ``sge``."""
-    return {
-        "pbs": _make("pbs", "qsub", "qdel"),
-        "sge": _make("sge", "qsub", "qdel"),
-    }
+    """Provide ``sge``."""
+    return {"sge": SgeGenerator}

@@ -253,7 +253,8 @@ class SlurmCluster:
     def wrap(self, program: str, *, before: str = "", after: str = "") -> None:
         """Count the calls of a program, and have shell commands executed before and after it.
 
-        ``before`` may end it (``exit 1``); ``after`` finds its exit code in ``$code`` and may end otherwise.
+        ``before`` may end it (``exit 1``) and call ``"$real" "$@"`` itself; ``after`` finds the exit code in
+        ``$code`` and may end otherwise.
         """
         real = shutil.which(program, path=PATH)
         assert real is not None, program

@@ -9,8 +9,9 @@ from pathlib import Path
 SCRIPT = """\
 #!/bin/bash
 printf '%s\\n' "${{*//$'\\n'/ }}" >> {calls}
+real={real}
 {before}
-{real} "$@"
+"$real" "$@"
 code=$?
 {after}
 exit $code

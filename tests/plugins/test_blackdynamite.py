@@ -1,4 +1,4 @@
-"""BlackDynamite's coats as generators, with programs that stand for the scheduler's."""
+"""BlackDynamite's coat for SGE as a generator, with programs that stand for the scheduler's."""
 
 from __future__ import annotations
 
@@ -6,72 +6,18 @@ import getpass
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from motoko_core.errors import ConfigError
-from motoko_core.interfaces import JobGenerator, LaunchTask
+from motoko_core.interfaces import LaunchTask
 from motoko_core.launch.workspace import exec_script
 from motoko_plugins.generators.blackdynamite import (
     SUBMITTED_FILE,
-    CoatGenerator,
     CoatOptions,
+    SgeGenerator,
     motoko_generators,
 )
-
-GENERATORS = motoko_generators()
-
-SLURM_SCRIPT = """\
-#!/bin/bash
-
-#SBATCH --job-name=7_wf
-#SBATCH --signal=B:TERM@60
-#SBATCH --partition=debug
-#SBATCH --time=0:05:00
-#SBATCH --chdir={directory}
-
-module purge
-module load gcc
-
-
-export BLACKDYNAMITE_HOST=zeo:///somewhere/add
-export BLACKDYNAMITE_SCHEMA=jane_add
-export BLACKDYNAMITE_STUDY=jane_add
-export BLACKDYNAMITE_RUN_ID=7
-export BLACKDYNAMITE_USER={user}
-
-on_kill()
-{{
-canYouDigIt runs update --truerun "state=SLURM killed"
-exit 0
-}}
-
-on_stop()
-{{
-canYouDigIt runs update --truerun "state=SLURM stopped"
-exit 0
-}}
-
-# Execute function on_die() receiving TERM signal
-#
-trap on_stop SIGUSR1
-trap on_stop SIGTERM
-trap on_kill SIGUSR2
-trap on_kill SIGKILL
-#!/bin/bash
-export BLACKDYNAMITE_HOST=zeo:///somewhere/add
-export BLACKDYNAMITE_STUDY=jane_add
-export BLACKDYNAMITE_SCHEMA=jane_add
-export BLACKDYNAMITE_RUN_ID=7
-export BLACKDYNAMITE_USER=jane
-touch executed
-
-
-if [ $? != 0 ]; then
-    canYouDigIt runs update --truerun "state=FAILED"
-fi
-"""
 
 
 def program(directory: Path, name: str, script: str) -> None:
@@ -85,9 +31,11 @@ def scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "bin"
     directory.mkdir()
     called = f'echo "$(basename $0) $* in $PWD" >> {tmp_path}/calls'
-    program(directory, "sbatch", f"{called}; bash $1 &> output; echo 3 nodes; echo Submitted batch job 12")
-    program(directory, "qsub", f"{called}; bash $1 &> output; echo 12.server")
-    program(directory, "scancel", called)
+    program(
+        directory,
+        "qsub",
+        f"{called}; bash $1 &> output; echo 2 slots; echo 'Your job 12 (\"wf\") has been submitted'",
+    )
     program(directory, "qdel", f"{called}; exit 1")
     monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
     return directory
@@ -106,88 +54,37 @@ def task(tmp_path: Path) -> LaunchTask:
     )
 
 
-def make(name: str, **options: Any) -> JobGenerator:
-    return GENERATORS[name](CoatOptions(**options))
-
-
-async def test_slurm_submits_the_script_of_blackdynamites_coat(
+async def test_runs_are_submitted_with_the_script_of_blackdynamites_coat(
     scheduler: Path, task: LaunchTask, tmp_path: Path
 ) -> None:
-    generator = make("slurm", options=["partition=debug", "--time=0:05:00"], module="gcc")
+    generator = SgeGenerator(CoatOptions(options="-q long", module=["gcc"], walltime="1:00:00"))  # type: ignore[arg-type]
     (answer,) = await generator.submit([task])
     assert answer.error is None
     assert answer.handle == {"job": "12"}
-    script = (task.directory / "launch.sh").read_text()
-    assert script == SLURM_SCRIPT.format(directory=task.directory, user=getpass.getuser())
-    assert (task.directory / "executed").exists()
-    assert (tmp_path / "calls").read_text() == f"sbatch launch.sh in {task.directory}\n"
-
-
-@pytest.mark.parametrize("given", [["time=1:00", "--qos=high"], ("--time=1:00", "qos=high")])
-async def test_a_runs_own_slurm_options_win(scheduler: Path, task: LaunchTask, given: Any) -> None:
-    task.options["slurm_options"] = given  # type: ignore[index]
-    await make("slurm", options=["time=9:00", "partition=debug"]).submit([task])
-    lines = (task.directory / "launch.sh").read_text().splitlines()
-    asked = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")]
-    assert asked == [
-        "job-name=7_wf",
-        "signal=B:TERM@60",
-        "partition=debug",
-        "time=1:00",
-        "qos=high",
-        f"chdir={task.directory}",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "lines"),
-    [
-        (
-            "pbs",
-            [
-                "#PBS -l walltime=1:00:00",
-                "#PBS -N wf_7",
-                "#PBS -l nodes=16",
-                "#PBS -q long",
-                "module load gcc",
-                'canYouDigIt runs update --truerun "state=PBS killed"',
-                "export BLACKDYNAMITE_RUN_ID=7",
-                "touch executed",
-            ],
-        ),
-        (
-            "sge",
-            [
-                "#$ -l walltime=1:00:00",
-                "#$ -N run7-wf",
-                "#$ -pe orte8 16",
-                "#$ -q long",
-                "module load gcc",
-                'canYouDigIt runs update --truerun "state=SGE killed"',
-                "export BLACKDYNAMITE_RUN_ID=7",
-                "touch executed",
-            ],
-        ),
-    ],
-)
-async def test_pbs_and_sge_submit_with_qsub(
-    scheduler: Path, task: LaunchTask, tmp_path: Path, name: str, lines: list[str]
-) -> None:
-    generator = make(name, options="-q long", module=["gcc"], walltime="1:00:00")
-    (answer,) = await generator.submit([task])
-    assert answer.handle == {"job": "12.server"}
     script = (task.directory / "launch.sh").read_text().splitlines()
+    lines = [
+        "#$ -l walltime=1:00:00",
+        "#$ -N run7-wf",
+        "#$ -pe orte8 16",
+        "#$ -q long",
+        "module load gcc",
+        'canYouDigIt runs update --truerun "state=SGE killed"',
+        f"export BLACKDYNAMITE_USER={getpass.getuser()}",
+        "export BLACKDYNAMITE_RUN_ID=7",
+        "touch executed",
+    ]
     assert [line for line in lines if line not in script] == []
     # A scheduler stops to read directives at the first command.
-    assert script.index(lines[3]) < script.index("module load gcc")
+    assert script.index("#$ -q long") < script.index("module load gcc")
+    assert (task.directory / "executed").exists()
     assert (tmp_path / "calls").read_text() == f"qsub launch.sh in {task.directory}\n"
-    assert generator.launched_state == f"{name.upper()} submit"
+    assert generator.launched_state == "SGE submit"
 
 
 async def test_a_command_that_fails_is_the_answers_error_and_the_others_go_on(
     scheduler: Path, task: LaunchTask, tmp_path: Path
 ) -> None:
-    program(scheduler, "sbatch", 'if [ -e refuse ]; then echo "no such partition" >&2; exit 3; fi; echo 5')
+    program(scheduler, "qsub", 'if [ -e refuse ]; then echo "no such queue" >&2; exit 3; fi; echo 5')
     (task.directory / "refuse").touch()
     other = tmp_path / "run-8"
     other.mkdir()
@@ -196,44 +93,43 @@ async def test_a_command_that_fails_is_the_answers_error_and_the_others_go_on(
         tag="t-9", task="add.9", run_id=9, run_name="wf", directory=tmp_path / "no", script="launch.sh"
     )
     fine = LaunchTask(tag="t-8", task="add.8", run_id=8, run_name="wf", directory=other, script="launch.sh")
-    refused, missing, submitted = await make("slurm").submit([task, absent, fine])
+    refused, missing, submitted = await SgeGenerator().submit([task, absent, fine])
     assert refused.handle is None
-    assert refused.error == "`sbatch launch.sh` ended with exit code 3: no such partition"
+    assert refused.error == "`qsub launch.sh` ended with exit code 3: no such queue"
     assert missing.error is not None
     assert "cannot submit add.9" in missing.error
     assert submitted.handle == {"job": "5"}
 
 
-@pytest.mark.parametrize(("name", "command"), [("slurm", "sbatch"), ("pbs", "qsub"), ("sge", "qsub")])
 def test_a_scheduler_that_is_not_there_is_named_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, command: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(ConfigError, match=f"'{command}'.*not on the PATH") as raised:
-        make(name)
+    with pytest.raises(ConfigError, match=r"'qsub'.*not on the PATH") as raised:
+        SgeGenerator()
     assert "generator: bash" in str(raised.value)
 
 
 async def test_jobs_are_cancelled_with_the_schedulers_program(
     scheduler: Path, task: LaunchTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slurm, pbs = make("slurm"), make("pbs")
-    await slurm.submit([task])
-    assert await pbs.adopt([(task, {"job": "9.server"})])
+    generator, other = SgeGenerator(), SgeGenerator()
+    await generator.submit([task])
+    assert await other.adopt([(task, {"job": "9"})])
     (tmp_path / "calls").unlink()
-    await slurm.cancel([task.tag, "unknown"])
-    await slurm.cancel([task.tag])  # once is enough
-    await pbs.cancel([task.tag])
+    await generator.cancel([task.tag, "unknown"])
+    await generator.cancel([task.tag])  # once is enough
+    await other.cancel([task.tag])
     calls = [line.partition(" in ")[0] for line in (tmp_path / "calls").read_text().splitlines()]
-    assert calls == ["scancel 12", "qdel 9.server"]
-    assert "`qdel 9.server` ended with exit code 1" in caplog.text
+    assert calls == ["qdel 12", "qdel 9"]
+    assert "`qdel 9` ended with exit code 1" in caplog.text
 
 
 async def test_a_job_that_may_have_been_submitted_is_taken_for_alive(
     scheduler: Path, task: LaunchTask
 ) -> None:
-    generator = make("slurm")
+    generator = SgeGenerator()
     assert await generator.adopt([(task, {"job": "12"})])
     # The launcher died before it could write the handle down:
     assert not await generator.adopt([(task, None)])
@@ -244,14 +140,14 @@ async def test_a_job_that_may_have_been_submitted_is_taken_for_alive(
 
 
 def test_options_are_a_list_or_a_mapping() -> None:
-    assert CoatOptions.from_strings(["time=1:00", "--qos=high"]).options == ("time=1:00", "qos=high")
+    assert CoatOptions.from_strings(["-q long", "-V"]).options == ("-q long", "-V")
     assert CoatOptions(options="a=1", module=["x", "y"]).module == ("x", "y")
     with pytest.raises(TypeError):
         CoatOptions(modules=["x"])  # type: ignore[call-arg]
 
 
 def test_the_coats_own_modules_are_not_touched(scheduler: Path) -> None:
-    from BlackDynamite.coating import slurmCoat
+    from BlackDynamite.coating import sgeCoat
 
-    assert slurmCoat.subprocess is subprocess
-    assert issubclass(GENERATORS["slurm"], CoatGenerator)
+    assert sgeCoat.subprocess is subprocess
+    assert motoko_generators() == {"sge": SgeGenerator}

@@ -126,18 +126,38 @@ async def test_another_generator_goes_on_after_a_crash(
     assert executions(runs) == [1, 1, 1]
 
 
-async def test_what_was_never_submitted_is_submitted_by_the_next_generator(
+async def test_what_was_never_submitted_is_handed_back_and_never_begins(
     slurm_cluster: SlurmCluster, runs: Runs
 ) -> None:
-    batch = [runs(COUNTS) for _ in range(3)]
-    claimed = runs(COUNTS)
-    intents = slurm().intents(batch)
-    generator = slurm()
-    async with following(generator) as ends:
-        found = await generator.adopt([*zip(batch, intents, strict=True), (claimed, None)])
-        assert found == {task.tag for task in batch}
-        assert {end.exit_code for end in await ends(*batch)} == {0}
-    assert executions(runs) == [1, 1, 1, 0]
+    claimed, planned = runs(COUNTS), runs(COUNTS)
+    first, second = slurm(), slurm()
+    (intent,) = first.intents([planned])
+    async with following(second):
+        assert await second.adopt([(planned, intent), (claimed, None)]) == set()
+    # The sbatch of the launcher that died comes through after all.
+    async with following(first):
+        await first.submit([planned])
+        slurm_cluster.wait_for_jobs(lambda jobs: jobs and jobs[0][2] == "FAILED")
+    assert executions(runs) == [0, 0]
+
+
+async def test_what_may_have_been_submitted_while_the_controller_is_down_is_executed_once(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    submitted, planned = runs(WAITS), runs(COUNTS)
+    first, second = slurm(), slurm(lost_after_s=0.5)
+    intents = [*first.intents([submitted]), *first.intents([planned])]
+    async with following(first):
+        await first.submit([submitted])
+        await until(lambda: executions(runs)[0])
+    slurm_cluster.stop_controller()
+    async with following(second) as ends:
+        batch = [submitted, planned]
+        assert await second.adopt(list(zip(batch, intents, strict=True))) == {task.tag for task in batch}
+        slurm_cluster.start_controller()
+        (submitted.directory / "end").touch()
+        assert [end.exit_code for end in await ends(*batch)] == [0, 0]
+    assert executions(runs) == [1, 1]
 
 
 async def test_a_job_that_vanished_is_lost_unless_its_record_says_how_it_ended(

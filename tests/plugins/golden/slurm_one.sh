@@ -1,0 +1,67 @@
+#!/bin/bash
+#SBATCH --output=/dev/null
+#SBATCH --no-requeue
+#SBATCH --signal=B:USR1@60
+
+# motoko_execute
+
+motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_stopped= motoko_warned=
+trap 'motoko_stopped=1' TERM
+
+motoko_run() {
+    local record="$2/.motoko-$1" code
+    if [[ -n $motoko_failed ]]; then
+        printf '%s\n' "$motoko_failed" > "$5"
+        motoko_code=127
+        return
+    elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
+        motoko_code=143
+        return
+    elif [[ -s $record && $(head -n 1 -- "$record") == "started $motoko_job" &&
+            $(grep -E '^(started|stopped) ' -- "$record" | tail -n 1) == stopped* &&
+            $(tail -n 1 -- "$record") != "ended 0" ]]; then
+        echo again >> "$record"
+    fi
+    export SLURM_SUBMIT_DIR=$2
+    motoko_begun=1
+    motoko_execute "$@" "$motoko_job"
+    code=$?
+    (( code == 0 )) && return
+    motoko_code=$code
+    if [[ -n $motoko_stopped && $(tail -n 1 -- "$record") == "ended $code" ]]; then
+        printf 'stopped by SIGTERM\nended %s\n' "$code" >> "$record"
+    fi
+}
+
+motoko_warn() {
+    local number=$(kill -l "$1") status key value pid ancestor
+    local -A names=() parents=() caught=()
+    motoko_warned=1
+    [[ -n $motoko_pid ]] || return
+    for status in /proc/[0-9]*/status; do
+        pid=${status//[!0-9]/}
+        while read -r key value _; do
+            case $key in
+            Name:) names[$pid]=$value ;;
+            PPid:) parents[$pid]=$value ;;
+            SigCgt:) caught[$pid]=$value ;;
+            esac
+        done < "$status"
+    done 2>/dev/null
+    for pid in "${!caught[@]}"; do
+        (( 16#${caught[$pid]} >> (number - 1) & 1 )) || continue
+        [[ ${names[$pid]} != @(srun|mpirun|mpiexec*|orterun|prterun|prun) ]] || continue
+        ancestor=$pid
+        while [[ -n $ancestor && $ancestor != "$motoko_pid" ]]; do ancestor=${parents[$ancestor]-}; done
+        [[ -z $ancestor ]] || kill -s "$1" "$pid" 2>/dev/null
+    done
+}
+trap 'motoko_warn USR1' USR1
+
+motoko_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}"
+case ${SLURM_ARRAY_TASK_ID:-0} in
+0)
+    motoko_run motoko-add-7-0123456789ab /work/BD-add-runs/run-7 launch.sh /work/BD-add-runs/run-7/wf.o7 /work/BD-add-runs/run-7/wf.e7
+    ;;
+esac
+exit "$motoko_code"

@@ -1,0 +1,205 @@
+"""What job scripts do, without a scheduler: bash executes them here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from motoko_core.interfaces import ExitRecord, LaunchTask, exit_record_path, read_exit_record
+from motoko_plugins.generators._job_script import body, quote
+from tests.plugins.scheduling import Runs, runs, until
+
+__all__ = ["runs"]
+
+WAITS = "touch begun\nuntil [ -e end ]; do sleep 0.05; done\n"
+AWARE = """\
+import pathlib, signal, time
+signal.signal(signal.SIGUSR1, lambda number, frame: pathlib.Path("warned").touch())
+pathlib.Path("begun").touch()
+while not pathlib.Path("end").exists():
+    time.sleep(0.05)
+"""
+
+
+def script(tasks: Sequence[LaunchTask], modules: Sequence[str] = ()) -> str:
+    return body(
+        {3: tasks},
+        job="$JOB",
+        index="3",
+        submit_directory="SUBMITTED_IN",
+        warning="USR1",
+        modules=modules,
+    )
+
+
+class Jobs:
+    """Starts job scripts, in sessions of their own."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def __call__(self, text: str, job: str = "7_3", **environment: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            ["bash", "-c", text],
+            env={**os.environ, "JOB": job, **environment},
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture
+def execute() -> Iterator[Jobs]:
+    """Start job scripts; what is left of them is killed."""
+    jobs = Jobs()
+    yield jobs
+    for process in jobs.processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def record(task: LaunchTask) -> ExitRecord | None:
+    return read_exit_record(task.directory, task.tag)
+
+
+def test_the_runs_of_a_job_are_executed_one_after_another(runs: Runs, execute: Jobs) -> None:
+    batch = [runs('echo "$PWD $SUBMITTED_IN"'), runs("kill -9 $$"), runs("cat; exit 5"), runs("true")]
+    job = execute(script(batch))
+    assert job.wait(60) == 5
+    assert batch[0].stdout.read_text() == f"{batch[0].directory} {batch[0].directory}\n"
+    assert [record(task) for task in batch] == [
+        ExitRecord(job="7_3", exit_code=code) for code in (0, -9, 5, 0)
+    ]
+    assert job.stdout is not None
+    assert job.stdout.read() == b""
+
+
+def test_another_job_executes_nothing_again(runs: Runs, execute: Jobs) -> None:
+    task = runs("echo x >> executed")
+    assert execute(script([task])).wait(60) == 0
+    assert execute(script([task]), job="8_3").wait(60) == 125
+    assert execute(script([task])).wait(60) == 125  # nor does the same one, started again
+    assert (task.directory / "executed").read_text() == "x\n"
+
+
+async def test_a_warning_reaches_those_that_know_it_and_no_other_run_begins(
+    runs: Runs, execute: Jobs
+) -> None:
+    task, later = runs("python aware.py & sleep 600 &\nwait %1; code=$?; kill %2; exit $code"), runs("true")
+    (task.directory / "aware.py").write_text(AWARE)
+    job = execute(script([task, later]))
+    await until((task.directory / "begun").exists)
+    job.send_signal(signal.SIGUSR1)  # the shell alone, as `--signal=B:USR1` does
+    await until((task.directory / "warned").exists)
+    (task.directory / "end").touch()
+    assert job.wait(60) == 143
+    assert record(task) == ExitRecord(job="7_3", exit_code=0)  # neither its shell nor `sleep` died of it
+    assert record(later) is None
+
+
+async def test_a_warning_before_the_first_run_lets_it_begin(runs: Runs, execute: Jobs) -> None:
+    task = runs("true")
+    text = script([task]).replace("motoko_job=", "kill -USR1 $$\nmotoko_job=", 1)
+    assert execute(text).wait(60) == 0
+    assert record(task) == ExitRecord(job="7_3", exit_code=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [(WAITS, -15), (f"trap 'exit 4' TERM\n{WAITS}", 4), (f"trap 'exit 0' TERM\n{WAITS}", 0)]
+)
+async def test_a_job_that_is_ended_says_how_its_run_ended(
+    runs: Runs, execute: Jobs, text: str, code: int
+) -> None:
+    task, later = runs(text), runs("true")
+    job = execute(script([task, later]))
+    await until((task.directory / "begun").exists)
+    os.killpg(job.pid, signal.SIGTERM)  # every process of the job, as schedulers do
+    assert job.wait(60) == 143
+    assert record(task) == ExitRecord(job="7_3", exit_code=code)
+    assert record(later) is None
+    # The scheduler starts it again: what it has interrupted, and what had not begun.
+    (task.directory / "end").touch()
+    again = execute(script([task, later]))
+    assert again.wait(60) == (125 if code == 0 else 0)
+    assert record(task) == ExitRecord(job="7_3", exit_code=0, starts=1 if code == 0 else 2)
+    assert record(later) == ExitRecord(job="7_3", exit_code=0)
+
+
+async def test_a_job_that_was_killed_executes_its_run_again_when_it_is_started_again(
+    runs: Runs, execute: Jobs
+) -> None:
+    task = runs(WAITS)
+    job = execute(script([task]))
+    await until((task.directory / "begun").exists)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait(60)
+    assert record(task) == ExitRecord(job="7_3", exit_code=None)
+    (task.directory / "end").touch()
+    assert execute(script([task]), job="9_3").wait(60) == 125
+    assert execute(script([task])).wait(60) == 0
+    assert record(task) == ExitRecord(job="7_3", exit_code=0, starts=2)
+
+
+def test_modules_are_loaded_before_the_runs(runs: Runs, execute: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init" / "bash").write_text(
+        'module() { echo "module $*" >&2; loaded="$loaded $*"; export loaded; [[ $2 != no* ]]; }\n'
+    )
+    task, other = runs('echo "$loaded"'), runs("true")
+    text = script([task, other], modules=["gcc/12", "it's"])
+    assert execute(text, MODULESHOME=str(tmp_path), **{"BASH_FUNC_module%%": ""}).wait(60) == 0
+    assert task.stdout.read_text() == " purge load gcc/12 load it's\n"
+
+
+def test_a_module_that_is_missing_is_said_in_the_standard_error_of_the_runs(
+    runs: Runs, execute: Jobs, tmp_path: Path
+) -> None:
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init" / "bash").write_text('module() { echo "module $*?" >&2; [[ $2 != none ]]; }\n')
+    batch = [runs("touch executed"), runs("touch executed")]
+    assert execute(script(batch, modules=["none"]), MODULESHOME=str(tmp_path)).wait(60) == 127
+    for task in batch:
+        message = task.stderr.read_text()
+        assert "module load none?" in message
+        assert "motoko: 'module load none' failed on" in message
+        assert not (task.directory / "executed").exists()
+        assert not exit_record_path(task.directory, task.tag).exists()
+
+
+def test_a_cluster_without_modules_is_told_from_one_with(runs: Runs, execute: Jobs, tmp_path: Path) -> None:
+    task = runs("true")
+    text = script([task], modules=["gcc"]).replace("/etc/profile.d", str(tmp_path))
+    assert execute(text, MODULESHOME="", LMOD_PKG="").wait(60) == 127
+    assert "has no command 'module'" in task.stderr.read_text()
+
+
+def test_a_directory_that_is_out_of_reach_does_not_keep_the_others(runs: Runs, execute: Jobs) -> None:
+    gone, other = runs("true"), runs("true")
+    (gone.directory / "launch.sh").unlink()
+    gone.directory.rmdir()
+    assert execute(script([gone, other])).wait(60) == 126
+    assert record(other) == ExitRecord(job="7_3", exit_code=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a b", "it's", '"', "$(x)`y`\\", "\\", "a\nb", "\r\n", "\t\x01\x7f", "é\n\udcff", "'\n'\\'\\n"],
+)
+def test_quoted_text_is_one_line_and_comes_out_as_it_was(text: str) -> None:
+    quoted = quote(text)
+    assert "\n" not in quoted
+    assert "\r" not in quoted
+    code = f"{sys.executable} -c 'import os, sys; sys.stdout.buffer.write(os.fsencode(sys.argv[1]))' "
+    done = subprocess.run(["bash", "-c", code + quoted], capture_output=True, check=True)
+    assert done.stdout == os.fsencode(text)
