@@ -113,7 +113,8 @@ class Following:
                 known = len(self._ends)
                 await self._until(lambda known=known: len(self._ends) > known, "no job ends")  # type: ignore[misc]
                 continue
-            batch, waiting = waiting[:room], waiting[room:]
+            count = len(waiting) if room is None else room
+            batch, waiting = waiting[:count], waiting[count:]
             given = await self.generator.submit(batch)
             assert [answer.tag for answer in given] == [task.tag for task in batch]
             for answer in given:
