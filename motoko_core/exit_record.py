@@ -8,6 +8,7 @@ twice from being executed twice.
 
 from __future__ import annotations
 
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -106,13 +107,25 @@ def forbid_execution(directory: Path, tag: str) -> bool:
 
     :raises OSError: the record can neither be made nor be seen.
     """
+    path = exit_record_path(directory, tag)
+    text = f"started {NOBODY}\nended 125\n"
+    new = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        with exit_record_path(directory, tag).open("x") as file:
-            file.write(f"started {NOBODY}\nended 125\n")
+        # Whole or not at all: an empty one, of somebody who was killed here, would be that of a job for ever.
+        try:
+            new.write_text(text)
+            path.hardlink_to(new)
+        except FileExistsError:
+            raise
+        except FileNotFoundError:
+            return True
+        except OSError:  # not every file system has links
+            with path.open("x") as file:
+                file.write(text)
     except FileExistsError:
         return read_exit_record(directory, tag) == ExitRecord(job=NOBODY, exit_code=125)
-    except FileNotFoundError:
-        pass
+    finally:
+        new.unlink(missing_ok=True)
     return True
 
 

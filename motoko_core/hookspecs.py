@@ -7,6 +7,7 @@ A plugin is a module or an object in the entry-point group ``motoko.plugins`` wi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -67,6 +68,19 @@ def motoko_generators() -> Mapping[str, type[JobGenerator]]:  # type: ignore[emp
     """Provide job generators: what ``generator:`` in motoko.yaml and ``--generator`` can name.
 
     Called when the registry is first used. :returns: name -> class.
+    """
+
+
+@hookspec(firstresult=True)
+def motoko_generator_from_name(name: str, directory: Path) -> type[JobGenerator] | None:
+    """Make a generator of a name that no plugin provides, such as one of a file beside motoko.yaml.
+
+    Called when a workflow names such a generator. Third-party plugins are asked before the built-ins; the
+    first answer that is not None wins.
+
+    :param name: as in ``generator:`` or ``--generator``, without BlackDynamite's ``Coat``.
+    :param directory: where motoko.yaml is.
+    :returns: a class, or None: "not mine".
     """
 
 

@@ -13,6 +13,7 @@ import logging
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -127,19 +128,36 @@ class PluginRegistry:
             raise self._wrong_type("error_handlers", name, made, "an ErrorHandler")
         return made
 
-    def generator(self, name: str) -> type[JobGenerator]:
+    def generator(self, name: str, directory: Path | None = None) -> type[JobGenerator]:
         """Look up a generator; ``slurm`` and BlackDynamite's ``slurmCoat`` mean the same.
 
+        :param directory: where motoko.yaml is, for plugins that make a generator of what stands there.
         :raises PluginError: there is none of that name, or it is not a usable :class:`JobGenerator`.
         """
         if isinstance(name, str) and name not in self._winners["generators"]:
             other = name.removesuffix("Coat") if name.endswith("Coat") else f"{name}Coat"
             name = other if other in self._winners["generators"] else name
+        if directory is not None and isinstance(name, str) and name not in self._winners["generators"]:
+            for item in self._loaded:
+                if (made := self._generator_from_name(item, name, directory)) is not None:
+                    return made
         found = self._find("generators", name).offers["generators"][name]
         if not (isinstance(found, type) and issubclass(found, JobGenerator)):
             raise self._wrong_type("generators", name, found, "a subclass of JobGenerator")
         self._refuse_abstract("generators", name, found)
         return found
+
+    def _generator_from_name(self, item: Loaded, name: str, directory: Path) -> type[JobGenerator] | None:
+        where = f"generator {name!r}"
+        try:
+            found = item.alone.hook.motoko_generator_from_name(name=name, directory=directory)
+        except MotokoError:
+            raise
+        except PLUGIN_ERRORS as error:
+            raise PluginError(f"{item.info} failed: {reason(error)}", where=where) from error
+        if found is None or (isinstance(found, type) and issubclass(found, JobGenerator)):
+            return found
+        raise PluginError(f"{item.info} gives {found!r}, not a subclass of JobGenerator", where=where)
 
     def cli_commands(self) -> Sequence[CliCommand]:
         """Return the commands that plugins add to ``motoko``, by name."""

@@ -148,10 +148,10 @@ def _kind(workflow: Workflow, manager: TaskManager | None, override: str | None)
     configuration = workflow.configuration
     name = generator_name(workflow, manager, override)
     if override:
-        return workflow.plugins.generator(name)
+        return workflow.plugins.generator(name, configuration.directory)
     own = manager is not None and configuration.task_managers[manager.study].generator
     with located(configuration, "generator", manager.study if manager and own else None):
-        return workflow.plugins.generator(name)
+        return workflow.plugins.generator(name, configuration.directory)
 
 
 def _options(kind: type[JobGenerator], name: str, given: GeneratorOptions) -> Any:

@@ -10,7 +10,8 @@ from motoko_core.testing.subject import Subject, in_loop
 
 __all__ = ["AdoptionTests"]
 
-_WAITS = "echo > started\nwhile [ ! -e go ]; do sleep 0.05; done\nexit 4"
+# When a test has failed, and its directory is gone, nothing stays behind.
+_WAITS = "echo > started\nwhile [ -e started ] && [ ! -e go ]; do sleep 0.05; done\nexit 4"
 
 
 class AdoptionTests(Subject):

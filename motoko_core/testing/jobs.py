@@ -180,7 +180,7 @@ class JobTests(Subject):
         """Also one that does not listen to SIGTERM."""
         task = make_task(
             workflow_directory / "cancel",
-            "trap '' TERM\nsleep 1000 & echo $! > child.new; echo $$ > script\nmv child.new child; wait",
+            "trap '' TERM\nsleep 200 & echo $! > child.new; echo $$ > script\nmv child.new child; wait",
         )
         child = task.directory / "child"
         async with Following(self.make_generator(workflow_directory), self.timeout_s) as generator:
@@ -197,7 +197,7 @@ class JobTests(Subject):
     async def test_a_cancelled_job_can_save_itself(self, workflow_directory: Path) -> None:
         task = make_task(
             workflow_directory / "save",
-            "trap 'echo > saved; exit 3' TERM\necho > started\nwhile :; do sleep 0.05; done",
+            "trap 'echo > saved; exit 3' TERM\necho > started\nwhile [ -e started ]; do sleep 0.05; done",
         )
         async with Following(self.make_generator(workflow_directory), self.timeout_s) as generator:
             await generator.submit([task])
@@ -214,8 +214,8 @@ class JobTests(Subject):
         async with Following(self.make_generator(workflow_directory), self.timeout_s) as generator:
             room = generator.generator.room()
             count = 6 if room is None else min(room, 6)
-            tasks = [make_task(root, "sleep 1000") for _ in range(count - 1)]
-            tasks.append(make_task(root, "sleep 1000", nproc=2))
+            tasks = [make_task(root, "sleep 200") for _ in range(count - 1)]
+            tasks.append(make_task(root, "sleep 200", nproc=2))
             await generator.submit(tasks)
             await generator.generator.cancel([task.tag for task in tasks], grace_s=0.1)
             await generator.generator.cancel(["motoko-unknown-1-0123456789ab"])

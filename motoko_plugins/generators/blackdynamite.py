@@ -1,209 +1,350 @@
-"""The generator ``sge``, made of BlackDynamite's coat of that name.
+"""Generators made of BlackDynamite's coats: ``sge``, and any coat that a user has written.
 
-The coat writes the job script and names the command that submits it; Motoko executes that command itself,
-so that one that fails is seen. How such a run ends is known from its state only, which its script sets:
-nothing asks the scheduler, so a job that the scheduler kills without telling its script stays as it is.
+The coat writes the job script and submits it, in a process of its own. How a run ends is known from its exit
+record, which the job script keeps, and, where a command tells it, from the scheduler's list of jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import getpass
-import importlib.util
+import json
 import logging
+import os
 import re
 import shlex
 import shutil
+import signal
+import socket
+import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import attrs
+import psutil
 
 from motoko_core.errors import ConfigError
 from motoko_core.hookspecs import hookimpl
-from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
+from motoko_core.interfaces import (
+    Ended,
+    ExitRecord,
+    JobGenerator,
+    LaunchTask,
+    Submitted,
+    forbid_execution,
+    read_exit_record,
+)
+from motoko_plugins.generators import _coat_runner
+from motoko_plugins.generators._coats import (
+    KNOWN,
+    CoatOptions,
+    Known,
+    find_coat,
+    request,
+    submitted_job,
+)
 from motoko_plugins.generators._environment import job_environment
+from motoko_plugins.generators._processes import processes_of, signal_process
 
 log = logging.getLogger(__name__)
 
-#: Holds the tag of the job that was about to be submitted from this run directory.
-SUBMITTED_FILE = ".motoko-submitted"
-
-_EXPORT = re.compile(r"^export (BLACKDYNAMITE_\w+)=(.*)$", re.MULTILINE)
-#: The coats' traps call a program that does not exist (BlackDynamite 1.3.9).
-_TRAP = re.compile(r'^updateRuns\.py --updates "state = (.*?)" --truerun$', re.MULTILINE)
+_POLL_S = 0.05
+#: How long the system may take to end what is killed.
+_KILL_S = 5.0
 
 
-def _strings(value: Any) -> tuple[str, ...]:
-    """Accept one string as well as a list of them."""
-    items = [value] if isinstance(value, str) else list(value or ())
-    return tuple(str(item).strip() for item in items)
+@attrs.define(eq=False)
+class _Job:
+    """A job that is followed.
 
-
-@attrs.frozen(kw_only=True)
-class CoatOptions:
-    """``sge_options`` of motoko.yaml.
-
-    :param options: directives of the job script, as on the command line: ``-q long``.
-    :param module: environment modules that the script loads first.
-    :param walltime: the time limit.
+    :param job: what the scheduler calls it; empty: nobody knows.
+    :param is_launching: the coat is at work.
+    :param has_begun: somebody has made its record, and perhaps not written into it.
+    :param gone_since: when it was first missed; None: it was there.
     """
 
-    options: tuple[str, ...] = attrs.field(default=(), converter=_strings)
-    module: tuple[str, ...] = attrs.field(default=(), converter=_strings)
-    walltime: str = "48:00:00"
-
-    @classmethod
-    def from_strings(cls, strings: Sequence[str]) -> CoatOptions:
-        """Make options of the list form."""
-        return cls(options=strings)
+    task: LaunchTask
+    job: str = ""
+    is_launching: bool = False
+    has_begun: bool = False
+    is_cancelled: bool = False
+    gone_since: float | None = None
 
 
-class SgeGenerator(JobGenerator):
-    """Submits runs with BlackDynamite's coat.
+class CoatGenerator(JobGenerator):
+    """Submits runs with one of BlackDynamite's coats.
 
-    :raises ConfigError: ``qsub`` is not on the PATH.
+    :raises ConfigError: the scheduler's program is not on the PATH.
     """
 
-    launched_state: ClassVar[str] = "SGE submit"
     Options = CoatOptions
+    #: The coat's name without ``Coat``, and its module.
+    coat: ClassVar[str]
+    module: ClassVar[Path]
+    known: ClassVar[Known]
 
     def __init__(self, options: CoatOptions | None = None) -> None:
         super().__init__(options or CoatOptions())
         self._environment = job_environment()
-        if shutil.which("qsub", path=self._environment["PATH"]) is None:
+        program = self.known.submit_program
+        if program and shutil.which(program, path=self._environment["PATH"]) is None:
             raise ConfigError(
-                "the program 'qsub', which submits jobs, is not on the PATH",
+                f"the program {program!r}, which submits jobs, is not on the PATH",
                 hint="Start Motoko where jobs are submitted (a login node; `module load` may be needed), or "
                 "choose another generator: `generator: bash` in motoko.yaml, or --generator bash.",
             )
-        self._job_ids: dict[str, str] = {}
+        given: CoatOptions = self.options
+        self._cancel_command = self.known.cancel if given.cancel is None else given.cancel
+        self._status_command = self.known.status if given.status is None else given.status
+        self._jobs: dict[str, _Job] = {}
+        self._ended: asyncio.Queue[Ended] = asyncio.Queue()
+        self._work: set[asyncio.Task[None]] = set()
+        self._watcher: asyncio.Task[None] | None = None
+        self._next_status = 0.0
+
+    # ------------------------------------------------------------------ submitting
 
     async def submit(self, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
-        """Submit one job after the other; a command that fails is the answer's error."""
-        return [await self._submit(task) for task in batch]
+        """Hand the runs to the coat, which takes its time; what it cannot submit ends with SUBMIT."""
+        answers, requests = [], []
+        for task in batch:
+            try:
+                requests.append(request(self.coat, task, task.settings or self.options, self.known))
+            except (OSError, ValueError) as error:
+                answers.append(Submitted(tag=task.tag, error=f"cannot submit {task.task}: {error}"))
+            else:
+                self._jobs[task.tag] = _Job(task, is_launching=True)
+                answers.append(Submitted(tag=task.tag, handle={}))
+        if requests:
+            self._begin(self._launch(requests))
+            self._watch()
+        return answers
 
-    async def _submit(self, task: LaunchTask) -> Submitted:
+    def _begin(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _launch(self, requests: Sequence[Mapping[str, Any]]) -> None:
+        waiting = {request["tag"] for request in requests}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(Path(_coat_runner.__file__)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=self._environment,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        job = {
+            "coat": str(self.module),
+            "parent": os.getpid(),
+            "sys_path": sys.path,
+            "params": {"user": getpass.getuser()},
+            "at_once": self.options.at_once,
+            "tasks": requests,
+        }
         try:
-            command = write_script(self.options, task)
-            (task.directory / SUBMITTED_FILE).write_text(task.tag)
-            code, output, errors = await self._execute(command, task.directory)
-        except (OSError, ValueError) as error:
-            return Submitted(tag=task.tag, error=f"cannot submit {task.task}: {error}")
-        if code:
-            return Submitted(
-                tag=task.tag, error=f"`{command}` ended with exit code {code}: {errors or output}"
-            )
-        # `Your job 7 ("name") has been submitted`
-        number = re.search(r"\d+(\.[\w.-]+)?", (output.splitlines() or [""])[-1])
-        job_id = self._job_ids[task.tag] = number[0].rstrip(".") if number else ""
-        return Submitted(tag=task.tag, handle={"job": job_id})
+            process.stdin.write(json.dumps(job, default=str).encode())
+            process.stdin.close()
+            async for line in process.stdout:
+                answer = json.loads(line)
+                waiting.discard(answer["tag"])
+                self._hear(answer)
+            await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        for tag in waiting:
+            self._hear({"tag": tag, "error": "the coat's process died"})
 
-    async def _execute(self, command: str, directory: Path | None = None) -> tuple[int, str, str]:
+    def _hear(self, answer: Mapping[str, Any]) -> None:
+        job = self._jobs.get(answer["tag"])
+        if job is None:
+            return
+        job.is_launching = False
+        job.job = str(answer.get("job") or "")
+        # A command that fails does not mean that nothing was submitted; the record makes it so.
+        if "error" in answer and self._forbid(job.task):
+            self._end(job, None, "SUBMIT", f"the coat {self.module.stem} failed: {answer['error']}")
+
+    def _forbid(self, task: LaunchTask) -> bool:
+        """Make sure that it never begins; False if it has begun, or nobody can tell."""
+        with suppress(OSError):
+            return forbid_execution(task.directory, task.tag)
+        return False
+
+    # ------------------------------------------------------------------ following
+
+    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
+        """Follow what has begun or waits in a queue; the others are kept from beginning."""
+        for task, _ in batch:
+            if task.tag in self._jobs:
+                continue
+            job = submitted_job(task)
+            in_queue = bool(job) and read_exit_record(task.directory, task.tag) is None
+            if in_queue or not self._forbid(task):
+                self._jobs[task.tag] = _Job(task, job=job or "", has_begun=not in_queue)
+        self._watch()
+        return {task.tag for task, _ in batch if task.tag in self._jobs}
+
+    def _watch(self) -> None:
+        if self._jobs and (self._watcher is None or self._watcher.done()):
+            self._watcher = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        while self._jobs:
+            jobs = list(self._jobs.values())
+            records = await asyncio.to_thread(_read, [job.task for job in jobs])
+            for job in jobs:
+                if (record := records.get(job.task.tag)) and record.exit_code is not None:
+                    code = record.exit_code
+                    self._end(job, code, "SIGNAL" if code < 0 else None)
+            await self._miss(records)
+            await asyncio.sleep(self.options.poll_interval_s)
+
+    async def _miss(self, records: Mapping[str, ExitRecord | None]) -> None:
+        """Find the jobs that are gone without having said how they ended."""
+        now = time.monotonic()
+        jobs = [job for job in self._jobs.values() if job.task.tag in records and not job.is_launching]
+        if not self._status_command:
+            gone = {job for job in jobs if _is_dead(records[job.task.tag], job.has_begun)}
+            if gone:
+                left = await asyncio.to_thread(processes_of, [job.task.tag for job in gone])
+                gone = {job for job in gone if job.task.tag not in left}
+        elif now >= self._next_status:
+            self._next_status = now + self.options.status_interval_s
+            known = await self._status([job.job for job in jobs if job.job])
+            if known is None:
+                return
+            gone = {job for job in jobs if job.job and job.job not in known}
+        else:
+            gone = {job for job in jobs if job.gone_since is not None}
+        for job in jobs:
+            job.gone_since = (job.gone_since or now) if job in gone else None
+            # What a machine far away has written is seen here some time later.
+            if job.gone_since is not None and now - job.gone_since >= self._patience(job):
+                self._end(job, None, "LOST", "its job is gone, and nobody has seen how it ended")
+
+    def _patience(self, job: _Job) -> float:
+        own: float = self.options.lost_after_s
+        return min(own, 2 * self.options.poll_interval_s) if job.is_cancelled else own
+
+    async def _status(self, jobs: Sequence[str]) -> set[str] | None:
+        """Which of these jobs the scheduler knows; None if it does not answer."""
+        command = self._status_command
+        if not jobs:
+            return set()
+        if "{job}" in command:
+            words = [command.replace("{job}", shlex.quote(job)) for job in jobs]
+            codes = await asyncio.gather(*(self._execute(word) for word in words))
+            return {job for job, (code, _, _) in zip(jobs, codes, strict=True) if code == 0}
+        code, output, errors = await self._execute(command)
+        if code:
+            log.warning("`%s` ended with exit code %d: %s", command, code, errors)
+            return None
+        seen = set(re.findall(r"[\w.-]+", output))
+        return {job for job in jobs if job in seen or job.partition(".")[0] in seen}
+
+    async def _execute(self, command: str) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_shell(
             command,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             stdin=asyncio.subprocess.DEVNULL,
-            cwd=directory,
             env=self._environment,
         )
         output, errors = [text.decode(errors="replace").strip() for text in await process.communicate()]
         return process.returncode or 0, output, errors
 
-    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
-        """Take every job for alive that was submitted, or may have been."""
-        return {task.tag for task, handle in batch if self._adopt(task, handle)}
-
-    def _adopt(self, task: LaunchTask, handle: Mapping[str, Any] | None) -> bool:
-        if not handle:
-            try:
-                return (task.directory / SUBMITTED_FILE).read_text() == task.tag
-            except OSError:
-                return False
-        self._job_ids[task.tag] = str(handle.get("job") or "")
-        return True
+    def _end(self, job: _Job, code: int | None, reason: str | None, message: str = "") -> None:
+        if self._jobs.pop(job.task.tag, None) is None:
+            return
+        if job.is_cancelled:
+            reason, message = "CANCELLED", ""
+        self._ended.put_nowait(Ended(tag=job.task.tag, exit_code=code, reason=reason, message=message))
 
     async def ended(self) -> AsyncIterator[Ended]:
-        """Yield nothing: the state that the script sets is all that is known."""
-        await asyncio.Event().wait()
-        yield Ended(tag="", exit_code=None)  # never reached; makes this a generator
+        """Yield the ends as they are found."""
+        while True:
+            yield await self._ended.get()
+
+    # ------------------------------------------------------------------ stopping
 
     async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
-        """Ask the scheduler to stop the jobs; it does so in its own time."""
-        job_ids = [job_id for tag in tags if (job_id := self._job_ids.pop(tag, ""))]
-        if job_ids:
-            command = f"qdel {shlex.join(job_ids)}"
-            code, _, errors = await self._execute(command)
+        """Stop jobs: those that have not begun never do; the others with the scheduler's command, or here."""
+        jobs = [job for tag in tags if (job := self._jobs.get(tag))]
+        for job in jobs:
+            job.is_cancelled = True
+            if self._forbid(job.task):
+                self._end(job, None, "CANCELLED")
+        if self._cancel_command:
+            await self._cancel([job.job for job in jobs if job.job])
+            jobs = [job for job in jobs if not job.job]
+        await self._stop_here([job.task.tag for job in jobs if job.task.tag in self._jobs], grace_s)
+
+    async def _cancel(self, jobs: Sequence[str]) -> None:
+        if "{jobs}" in self._cancel_command:
+            commands = [self._cancel_command.replace("{jobs}", shlex.join(jobs))] if jobs else []
+        else:
+            commands = [self._cancel_command.replace("{job}", shlex.quote(job)) for job in jobs]
+        for command in commands:
+            code, output, errors = await self._execute(command)
             if code:
-                log.warning("`%s` ended with exit code %d: %s", command, code, errors)
+                log.warning("`%s` ended with exit code %d: %s", command, code, errors or output)
+
+    async def _stop_here(self, tags: Sequence[str], grace_s: float) -> None:
+        """Stop the jobs' processes on this machine."""
+        for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, _KILL_S)):
+            found = await asyncio.to_thread(processes_of, tags)
+            for pid in {pid for pids in found.values() for pid in pids}:
+                signal_process(pid, number)
+            deadline = time.monotonic() + patience_s
+            while found and time.monotonic() < deadline:
+                await asyncio.sleep(_POLL_S)
+                found = await asyncio.to_thread(processes_of, tags)
+
+    async def close(self) -> None:
+        """Stop following; what was submitted goes on, and what was not is not."""
+        work = {task for task in (*self._work, self._watcher) if task is not None}
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        self._jobs.clear()
 
 
-class _Run(SimpleNamespace):
-    """What a coat wants of BlackDynamite's run; there is no database here."""
-
-    def __init__(self, task: LaunchTask, text: str) -> None:
-        entries = {"nproc": task.nproc, "run_name": task.run_name}
-        super().__init__(id=task.run_id, entries=entries)
-        self.file: dict[str, str] = {"filename": task.script, "file": text}
-        values = {name: shlex.split(value)[0] for name, value in _EXPORT.findall(text)}
-        self.values = {
-            "dbhost": values.get("BLACKDYNAMITE_HOST", ""),
-            "study": values.get("BLACKDYNAMITE_STUDY", ""),
-            "run_id": str(task.run_id),
-            "run_path": str(task.directory),
-        }
-
-    def __getitem__(self, name: str) -> Any:
-        return self.entries[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        """Ignore the state: the launcher has written it."""
-
-    def update(self) -> None:
-        """Write nothing."""
-
-    def getExecFile(self) -> dict[str, str]:
-        """The job script; the coat puts its head before it."""
-        file: dict[str, str] = self.file
-        return file
-
-    def replaceBlackDynamiteVariables(self, text: str) -> str:
-        """Replace what occurs in the heads that coats write."""
-        text = _TRAP.sub(r'canYouDigIt runs update --truerun "state=\1"', text)
-        for name, value in self.values.items():
-            text = text.replace(f"__BLACKDYNAMITE__{name}__", value)
-        return text
+def _read(tasks: Sequence[LaunchTask]) -> dict[str, ExitRecord | None]:
+    return {task.tag: read_exit_record(task.directory, task.tag) for task in tasks}
 
 
-def write_script(options: CoatOptions, task: LaunchTask) -> str:
-    """Have the coat write the job script; answer the command that submits it."""
-    commands: list[str] = []
-    # A copy of the module of its own, in which nothing is executed and no directory changed.
-    spec = importlib.util.find_spec("BlackDynamite.coating.sgeCoat")
-    assert spec is not None
-    assert spec.loader is not None
-    coat: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(coat)
-    coat.subprocess = SimpleNamespace(call=lambda command, **_: commands.append(command) or 0)  # type: ignore[func-returns-value]
-    coat.open = lambda name, mode: (task.directory / name).open(mode, errors="surrogateescape")
-    coat.print = log.debug
-    params: dict[str, Any] = {"user": getpass.getuser(), "current_cwd": False, "cwd": True}
-    params["walltime"] = options.walltime
-    params["sge_option"] = list(options.options)
-    if options.module:
-        params["module"] = list(options.module)
-    text = (task.directory / task.script).read_text(errors="surrogateescape")
-    steps = coat.launch(_Run(task, text), params)
-    if hasattr(steps, "__next__"):
-        for _ in steps:
-            pass
-    return commands[-1]
+def _is_dead(record: ExitRecord | None, has_begun: bool) -> bool:
+    """Whether a job that said where it runs runs here no more, or came to nothing before it could say so."""
+    if record is None:
+        return has_begun
+    host, _, pid = record.job.rpartition(":")
+    return host == socket.gethostname() and pid.isdecimal() and not psutil.pid_exists(int(pid))
+
+
+@cache
+def _make(name: str, module: Path) -> type[CoatGenerator]:
+    known = KNOWN.get(name, Known())
+    attributes = {"coat": name, "module": module, "known": known, "launched_state": known.state}
+    return type(f"{name.capitalize()}CoatGenerator", (CoatGenerator,), attributes)
 
 
 @hookimpl
 def motoko_generators() -> Mapping[str, type[JobGenerator]]:
     """Provide ``sge``."""
-    return {"sge": SgeGenerator}
+    return {name: _make(name, path) for name in KNOWN if (path := find_coat(name, None))}
+
+
+@hookimpl
+def motoko_generator_from_name(name: str, directory: Path) -> type[JobGenerator] | None:
+    """Find the coat ``<name>Coat.py`` or ``<name>.py`` beside motoko.yaml or on PYTHONPATH."""
+    path = find_coat(name, directory)
+    return _make(name, path) if path else None

@@ -13,7 +13,13 @@ import attrs
 import pytest
 
 from motoko_core.daemons import wait_until
-from motoko_core.exit_record import EXECUTE, ExitRecord, exit_record_path, read_exit_record
+from motoko_core.exit_record import (
+    EXECUTE,
+    ExitRecord,
+    exit_record_path,
+    forbid_execution,
+    read_exit_record,
+)
 from tests.conftest import TIMEOUT_S
 
 TAG = "motoko-add-7-0123456789ab"
@@ -160,6 +166,43 @@ def test_a_job_that_is_just_beginning_keeps_others_away(run: Execution) -> None:
     assert run.record() is None
     assert run.run("13") == 125
     assert run.times() == 0
+
+
+def test_what_is_forbidden_is_never_executed(run: Execution) -> None:
+    run.write("echo >> log")
+    assert forbid_execution(run.directory, TAG)
+    assert forbid_execution(run.directory, TAG)  # again
+    assert run.run() == 125
+    assert run.times() == 0
+    names = sorted(path.name for path in run.directory.iterdir())
+    assert names == [exit_record_path(run.directory, TAG).name, "launch.sh"]
+
+
+def test_what_has_begun_cannot_be_forbidden(run: Execution) -> None:
+    run.write("exit 4")
+    assert run.run() == 4
+    assert not forbid_execution(run.directory, TAG)
+    assert run.record() == ExitRecord(job="12", exit_code=4)
+    other = Execution(run.directory.parent / "beginning")
+    other.write("")
+    exit_record_path(other.directory, TAG).touch()
+    assert not forbid_execution(other.directory, TAG)
+
+
+def test_what_has_no_directory_never_begins(run: Execution) -> None:
+    assert forbid_execution(run.directory, TAG)
+    assert not run.directory.exists()
+
+
+def test_a_file_system_without_links_will_do(run: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    run.write("echo >> log")
+    assert forbid_execution(run.directory, TAG)
+    assert run.run() == 125
+    assert not list(run.directory.glob(f"{exit_record_path(run.directory, TAG).name}.*"))
 
 
 def test_the_same_job_started_again_executes_it_again(run: Execution) -> None:

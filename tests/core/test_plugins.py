@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,3 +162,50 @@ def test_an_interrupt_in_an_observer_is_not_swallowed(install: Install) -> None:
 def test_only_observer_hooks_can_be_observed() -> None:
     with pytest.raises(PluginError, match="Did you mean 'motoko_event_fired'"):
         load_plugins().observe("motoko_event_fire")
+
+
+# --------------------------------------------------------------------------- generators by name
+
+
+FROM_NAME = "@hookimpl\ndef motoko_generator_from_name(name, directory): "
+
+
+def test_a_plugin_makes_a_generator_of_a_name_that_nobody_provides(install: Install, tmp_path: Path) -> None:
+    install(
+        "acme",
+        plug=provides("generators", sled="G")
+        + FROM_NAME
+        + "return type(f'{name}{directory.name}', (G,), {}) if name in ('sled', 'cart') else None",
+    )
+    registry = load_plugins()
+    assert registry.generator("cart", tmp_path).__name__ == f"cart{tmp_path.name}"
+    assert registry.generator("sled", tmp_path).__name__ == "G"  # this one is provided
+    for directory in (None, tmp_path):
+        with pytest.raises(PluginError, match="there is no generator 'car'"):
+            registry.generator("car", directory)
+    with pytest.raises(PluginError, match="there is no generator 'cart'"):
+        registry.generator("cart")
+
+
+def test_a_third_party_is_asked_for_a_generator_before_the_built_ins(
+    install: Install, tmp_path: Path
+) -> None:
+    (tmp_path / "cartCoat.py").write_text("def launch(run, params): ...\n")
+    assert load_plugins().generator("cart", tmp_path).__name__ == "CartCoatGenerator"
+    install("acme", plug=FROM_NAME + "return G")
+    assert load_plugins().generator("cart", tmp_path).__name__ == "G"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("1 / 0", "plugin 'plug' of acme 1.0 failed: ZeroDivisionError"),
+        ("7", "gives 7, not a subclass"),
+    ],
+)
+def test_a_plugin_that_spoils_the_name_of_a_generator_is_named(
+    install: Install, tmp_path: Path, answer: str, message: str
+) -> None:
+    install("acme", plug=FROM_NAME + f"return {answer}")
+    with pytest.raises(PluginError, match=message):
+        load_plugins().generator("cart", tmp_path)
