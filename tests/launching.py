@@ -85,7 +85,8 @@ async def launching(
 ) -> AsyncIterator[Launcher]:
     """A launcher at work in this process; the block is cancelled if the launcher dies."""
     generator = generator or BashGenerator(BashOptions(slots=slots))
-    services = {workflow.task_managers[study]: Service(generator=generator) for study in studies}
+    name = "bash" if type(generator) is BashGenerator else "a test's"
+    services = {workflow.task_managers[study]: Service(generator=generator, name=name) for study in studies}
     launcher = Launcher(services, keep_jobs=keep_jobs, **settings)
     running = asyncio.create_task(launcher.run())
     block = asyncio.current_task()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from motoko_core.errors import AlreadyRunning
 from motoko_core.launch import records
-from motoko_core.launch.generators import services
+from motoko_core.launch.generators import other_service, services
 from motoko_core.launch.stopping import CANCELLED, stop
 from motoko_core.locks import held, holder
 from motoko_core.session import transact
@@ -94,7 +94,8 @@ class Cancellation:
         try:
             with held(manager.launcher_lock, f"a launcher of study {manager.study!r} is running", ""):
                 service = services(self._workflow, [manager], self._generator)[manager]
-                asyncio.run(stop(manager, service, run_ids, timeout_s=_STOP_TIMEOUT_S))
+                other = partial(other_service, self._workflow)
+                asyncio.run(stop(manager, service, run_ids, other, timeout_s=_STOP_TIMEOUT_S))
         except AlreadyRunning:
             return  # one was started meanwhile, and finds out by itself
         self._ask(manager, run_ids)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ZODB.POSException import StorageError
 
 from motoko_core.daemons import Daemon, private_directory, stop_daemons, wait_until
 from motoko_core.errors import MotokoError
-from motoko_core.launch.generators import services
+from motoko_core.launch.generators import other_service, services
 from motoko_core.launch.launcher import Launcher
 from motoko_core.lifecycle import ORCHESTRATOR_LOCK, state_directory
 from motoko_core.locks import held, holder
@@ -135,7 +136,8 @@ def run_launcher(
         for manager, lock in zip(managers, launcher_locks(managers), strict=True):
             manager.base  # noqa: B018  connect (and have the server up) before anybody takes us for ready
             stack.enter_context(held(lock, f"a launcher of study {manager.study!r} is running already", hint))
-        asyncio.run(_serve(Launcher(served, keep_jobs=keep_jobs)))
+        other = partial(other_service, workflow)
+        asyncio.run(_serve(Launcher(served, other=other, keep_jobs=keep_jobs)))
 
 
 def stop_jobs(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
@@ -148,7 +150,8 @@ def stop_jobs(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
         start_servers([manager.database.server for manager in managers], timeout_s=_LOOK_TIMEOUT_S)
         busy = [m for m in managers if under_way & m.database.index.states(None).keys()]
         if busy:
-            launcher = Launcher(services(workflow, busy), keep_jobs=False)
+            other = partial(other_service, workflow)
+            launcher = Launcher(services(workflow, busy), other=other, keep_jobs=False)
             launcher.stop()
             # In a thread: the caller may be inside an event loop.
             with ThreadPoolExecutor(1) as pool:

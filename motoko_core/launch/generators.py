@@ -84,11 +84,17 @@ def services(
         limits = workflow.configuration.task_managers[manager.study]
         found[manager] = Service(
             generator=made[name],
+            name=name,
             settings=make_settings(workflow, manager, name, kind),
             slots=limits.slots,
             max_running=limits.max_running,
         )
     return found
+
+
+def other_service(workflow: Workflow, manager: TaskManager, name: str) -> Service:
+    """For jobs that another generator than motoko.yaml's has got: nothing is launched through it any more."""
+    return services(workflow, [manager], name)[manager]
 
 
 def make_settings(workflow: Workflow, manager: TaskManager, name: str, kind: type[JobGenerator]) -> Any:

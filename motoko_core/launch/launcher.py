@@ -24,7 +24,7 @@ from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
 from motoko_core.launch import records, workspace
 from motoko_core.launch.queue import WaitingRuns
-from motoko_core.launch.recovery import recover
+from motoko_core.launch.recovery import OtherService, recover
 from motoko_core.launch.service import InHand, Service
 from motoko_core.launch.writing import Writer
 from motoko_core.states import is_active
@@ -48,6 +48,7 @@ class Launcher:
     """Launches the runs of some studies.
 
     :param services: task manager -> how its runs are launched.
+    :param other: makes a service for jobs of an earlier launcher which another generator has got.
     :param keep_jobs: whether jobs go on when the launcher is stopped; otherwise they are stopped too, and
         their runs wait for the next launcher.
     :param wall_clock: seconds since 1970, which ``not_before`` of a run is compared with.
@@ -57,10 +58,14 @@ class Launcher:
         self,
         services: Mapping[TaskManager, Service],
         *,
+        other: OtherService | None = None,
         keep_jobs: bool = True,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.services = dict(services)
+        self._other = other
+        self._others: dict[str, JobGenerator] = {}
+        self._listeners: dict[JobGenerator, asyncio.Task[None]] = {}
         self.managers = list(services)
         self.keep_jobs = keep_jobs
         machines = records.machine_names()
@@ -78,16 +83,9 @@ class Launcher:
         self._stop = asyncio.Event()
         self._writer = Writer(self._stop)
 
-    @property
-    def generators(self) -> set[JobGenerator]:
-        """The generators, each once."""
-        return {service.generator for service in self.services.values()}
-
-    async def run(self, *, launching: bool = True) -> None:
+    async def run(self) -> None:
         """Work until :meth:`stop` is called.
 
-        :param launching: if not, no run is launched: what is under way is taken over, runs that are to be
-            cancelled are, and that is all.
         :raises MotokoError: a generator gave up.
         """
         await fill_indexes(manager.database for manager in self.managers)
@@ -96,24 +94,22 @@ class Launcher:
                 feed = self._feeds[manager] = stack.enter_context(feed_of(manager.database))
                 changes = self._changes[manager] = stack.enter_context(feed.changes(self._wake.set))
                 changes.put(rescan=True)
-            listeners = {asyncio.create_task(self._listen(generator)) for generator in self.generators}
             try:
                 for manager, service in self.services.items():
-                    await recover(manager, service, self._in_hand, self._writer)
-                if launching:
-                    await self._work(listeners)
-                else:
-                    await self._only_cancel(listeners)
+                    self._hear_of(service.generator)
+                    await recover(manager, service, self._other_service, self._in_hand, self._writer)
+                await self._work()
                 await self._finish()
             except ClientDisconnected:
                 if not self._stopping:
                     raise
                 logger.warning("a server does not answer; the next launcher finds out how the jobs ended")
             finally:
-                for task in listeners | self._cancelling:
+                tasks = {*self._listeners.values(), *self._cancelling}
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(*listeners, *self._cancelling, return_exceptions=True)
-                for generator in self.generators:
+                await asyncio.gather(*tasks, return_exceptions=True)
+                for generator in self._listeners:
                     await generator.close()
 
     def stop(self) -> None:
@@ -125,25 +121,31 @@ class Launcher:
     def _stopping(self) -> bool:
         return self._stop.is_set()
 
-    async def _work(self, listeners: set[asyncio.Task[None]]) -> None:
+    def _hear_of(self, generator: JobGenerator) -> None:
+        if generator not in self._listeners:
+            self._listeners[generator] = asyncio.create_task(self._listen(generator))
+
+    def _other_service(self, manager: TaskManager, name: str) -> Service:
+        """The service for jobs that were submitted when motoko.yaml named another generator."""
+        if self._other is None:
+            raise MotokoError("it is not the one of this launcher")
+        if name not in self._others:
+            self._others[name] = self._other(manager, name).generator
+            self._hear_of(self._others[name])
+        return Service(generator=self._others[name], name=name)
+
+    async def _work(self) -> None:
         while not self._stopping:
             self._take_in()
             busy = [manager for manager in self.managers if await self._round(manager)]
             # The others are asked first next time: one study's runs do not take every free processor.
             self.managers.sort(key=busy.__contains__)
             if not busy and not any(self._ends.values()):
-                await self._sleep(listeners)
-            _check(listeners)
-
-    async def _only_cancel(self, listeners: set[asyncio.Task[None]]) -> None:
-        await asyncio.gather(*(feed.current() for feed in self._feeds.values()))
-        self._take_in()
-        while self._cancelled and not self._stopping:
-            await self._settle()
-            if self._cancelled:
-                await self._sleep(listeners)
-            self._take_in()
-            _check(listeners)
+                await self._sleep()
+            for listener in self._listeners.values():
+                if listener.done():
+                    listener.result()
+                    raise MotokoError("the generator stopped telling which jobs end")
 
     async def _finish(self) -> None:
         for manager, tasks in self._ready.items():
@@ -166,12 +168,12 @@ class Launcher:
                 self._waiting[manager].changed(batch.changes)
             self._cancel_marked(manager, batch)
 
-    async def _sleep(self, listeners: set[asyncio.Task[None]]) -> None:
+    async def _sleep(self) -> None:
         waker = asyncio.create_task(self._wake.wait())
         try:
             timeout = min(_SAFETY_S, *(waiting.due_in_s() for waiting in self._waiting.values()))
             done, _ = await asyncio.wait(
-                {waker, *listeners}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                {waker, *self._listeners.values()}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
             waker.cancel()
@@ -195,7 +197,8 @@ class Launcher:
 
     async def _round(self, manager: TaskManager) -> bool:
         """Do what there is to do for one study, in one commit; answer whether there was anything."""
-        generator = self.services[manager].generator
+        service = self.services[manager]
+        generator = service.generator
         ends = self._ends_of(manager)
         wanted = self._wanted(manager)
         ready = self._ready.pop(manager, [])
@@ -210,7 +213,7 @@ class Launcher:
                 records.settle(manager, ends)
             launched = {task.run_id: (task.tag, intents[task.tag]) for task in ready}
             ours = records.launched(manager, launched, generator.launched_state) if launched else []
-            return set(ours), records.claim(manager, tags) if tags else []
+            return set(ours), records.claim(manager, tags, service.name) if tags else []
 
         ours, claimed = await self._writer.write(manager, "round", work)
         for task in ready:
@@ -251,7 +254,8 @@ class Launcher:
         tags = [in_hand[run_id] for run_id in run_ids if run_id in in_hand]
         if tags:
             logger.info("stopping %d jobs: their runs were reset, and start again", len(tags))
-            await self.services[manager].generator.cancel(tags)
+            for generator, some in self._in_hand.by_generator(tags).items():
+                await generator.cancel(some)
 
     async def _prepare(self, manager: TaskManager, tags: Mapping[int, str]) -> list[LaunchTask]:
         settings = self.services[manager].settings
@@ -271,7 +275,7 @@ class Launcher:
 
         good, bad = await self._writer.write(manager, "prepare", work)
         for task in good:
-            self._in_hand.add(manager, task)
+            self._in_hand.add(manager, task, self.services[manager].generator)
         await self._refuse(manager, bad)
         return good
 
@@ -329,15 +333,15 @@ class Launcher:
         """Have those jobs cancelled whose runs say so."""
         tags, rows = self._in_hand.tags(manager), manager.database.index.rows
         run_ids = list(tags) if batch.rescan else [c.run_id for c in batch if c.run_id in tags]
-        marked = {tags[run_id] for run_id in run_ids if rows.value(run_id, records.CANCEL)}
+        marked = {tags[run_id] for run_id in run_ids if rows.value(run_id, records.CANCEL) == tags[run_id]}
         if wanted := marked - self._cancelled:
             self._cancelled |= wanted
             logger.info("%s: cancelling %d jobs", manager.study, len(wanted))
-            cancel = self.services[manager].generator.cancel(sorted(wanted))
-            # Jobs may take their time to end, and the others go on.
-            task = asyncio.ensure_future(cancel)
-            self._cancelling.add(task)
-            task.add_done_callback(self._cancelling.discard)
+            for generator, some in self._in_hand.by_generator(wanted).items():
+                # Jobs may take their time to end, and the others go on.
+                task = asyncio.ensure_future(generator.cancel(some))
+                self._cancelling.add(task)
+                task.add_done_callback(self._cancelling.discard)
 
     async def _let_end(self) -> None:
         """Wait for the jobs whose runs are over already: their scripts are about to exit."""
@@ -363,8 +367,7 @@ class Launcher:
             return
         jobs = self._in_hand.tasks()
         logger.info("stopping %d jobs; their runs wait for the next launcher", len(jobs))
-        for generator in self.generators:
-            tags = [task.tag for manager, task in jobs if self.services[manager].generator is generator]
+        for generator, tags in self._in_hand.by_generator(task.tag for _, task in jobs).items():
             await generator.cancel(tags)
         await self._hear()
         # One that ended by itself at the last moment is not to be executed again.
@@ -381,13 +384,6 @@ class Launcher:
         await self._writer.write(manager, "hand back", partial(records.hand_back, manager, tags))
         for task in tasks:
             self._in_hand.remove(task.tag)
-
-
-def _check(listeners: set[asyncio.Task[None]]) -> None:
-    for listener in listeners:
-        if listener.done():
-            listener.result()
-            raise MotokoError("the generator stopped telling which jobs end")
 
 
 def _refused(tag: str) -> Ended:

@@ -71,9 +71,13 @@ def new_tags(manager: TaskManager, run_ids: Iterable[int]) -> dict[int, str]:
 
 
 def handle_of(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """``tag``, and ``data`` that the generator has given; empty if no launcher has the run in hand."""
+    """``tag``, ``generator`` (its name) and ``data`` that it has given; empty if no launcher has the run."""
     text = entries.get(HANDLE)
     return dict(json.loads(text)) if text else {}
+
+
+def _with_data(run: Any, data: Mapping[str, Any]) -> str:
+    return json.dumps({**handle_of(run.entries), "data": dict(data)})
 
 
 def _tag(run: Any) -> str:
@@ -84,8 +88,11 @@ def _tag(run: Any) -> str:
 # connection was lost meanwhile): what was written under the same tag counts as ours.
 
 
-def claim(manager: TaskManager, tags: Mapping[int, str]) -> list[int]:
-    """Take runs that wait: CREATED -> TOBELAUNCHED. Answers those that nobody else has taken meanwhile."""
+def claim(manager: TaskManager, tags: Mapping[int, str], generator: str = "") -> list[int]:
+    """Take runs that wait: CREATED -> TOBELAUNCHED. Answers those that nobody else has taken meanwhile.
+
+    :param generator: the name of the generator that will get them.
+    """
     # A file of its own for each study: an object belongs to one database.
     requirements = new_file("requirements.txt", _requirements())
     files = manager.base.configfiles
@@ -104,7 +111,7 @@ def claim(manager: TaskManager, tags: Mapping[int, str]) -> list[int]:
                 "run_path": str(run_directory(manager, run_id)),
                 "blackdynamite_version": BlackDynamite.__version__,
                 "python_requirements": requirements.id,
-                HANDLE: json.dumps({"tag": tags[run_id]}),
+                HANDLE: json.dumps({"tag": tags[run_id], "generator": generator}),
             }
         )
         run.entries.pop("not_before", None)
@@ -208,7 +215,7 @@ def launched(
     for run_id, run in _runs(manager, intents):
         tag, intent = intents[run_id]
         if _tag(run) == tag and run.entries.get("state") in (TOBELAUNCHED, state):
-            run.entries.update({"state": state, HANDLE: json.dumps({"tag": tag, "data": dict(intent)})})
+            run.entries.update({"state": state, HANDLE: _with_data(run, intent)})
             ours.append(run_id)
     return ours
 
@@ -218,7 +225,7 @@ def submitted(manager: TaskManager, handles: Mapping[int, tuple[str, Mapping[str
     for run_id, run in _runs(manager, handles):
         tag, handle = handles[run_id]
         if _tag(run) == tag:
-            run.entries[HANDLE] = json.dumps({"tag": tag, "data": dict(handle)})
+            run.entries[HANDLE] = _with_data(run, handle)
 
 
 def hand_back(manager: TaskManager, tags: Mapping[int, str]) -> None:
@@ -229,7 +236,7 @@ def hand_back(manager: TaskManager, tags: Mapping[int, str]) -> None:
         run.entries.pop(HANDLE)
         if not is_active(run.entries.get("state")):
             continue
-        if run.entries.pop(CANCEL, None):
+        if run.entries.pop(CANCEL, None) == tags[run_id]:
             cancel(run)
         else:
             run.entries.update({"state": CREATED, "start_time": None})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import LaunchTask
@@ -16,38 +17,71 @@ from motoko_core.states import ACTIVE, CREATED, FAILURES
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
 
+#: Task manager and name of a generator -> the service for it; raises MotokoError if there is none.
+OtherService: TypeAlias = "Callable[[TaskManager, str], Service]"
+
 logger = logging.getLogger("motoko.launcher")
 
 
-async def recover(manager: TaskManager, service: Service, in_hand: InHand, writer: Writer) -> None:
-    """Follow what an earlier launcher of this study had in hand; what never began waits again."""
+async def recover(
+    manager: TaskManager, service: Service, other: OtherService, in_hand: InHand, writer: Writer
+) -> None:
+    """Follow what an earlier launcher of this study had in hand; what never began waits again.
+
+    :param other: makes the service for jobs that another generator has got; motoko.yaml was changed since.
+    """
     # A script may have said itself that it failed: how it ended is told as well.
     states = (ACTIVE - {CREATED}) | FAILURES
     ids = sorted(manager.database.index.candidates(states=frozenset(states)))
+    tasks, never = await writer.write(manager, "look", partial(look, manager, ids, service.settings))
+    for name, some in by_generator(tasks, service.name).items():
+        try:
+            chosen = service if name == service.name else other(manager, name)
+        except MotokoError as error:
+            references = ", ".join(task.task for task in some[:5])
+            what = f"generator {name!r} has got them, and cannot be used now"
+            logger.warning("%s are left as they are: %s: %s", references, what, error)
+            continue
+        handles = [(task, records.handle_of(task.options).get("data")) for task in some]
+        for task in some:
+            in_hand.add(manager, task, chosen.generator)  # before its end can be told
+        followed = await chosen.generator.adopt(handles)
+        for task in some:
+            if task.tag not in followed:
+                in_hand.remove(task.tag)
+                never[task.run_id] = task.tag
+        if followed:
+            logger.info("%s: %d jobs are followed again", manager.study, len(followed))
+    if never:
+        logger.info("%s: %d runs were claimed and never started", manager.study, len(never))
+        await writer.write(manager, "hand back", partial(records.hand_back, manager, never))
 
-    def look() -> tuple[dict[int, str], list[LaunchTask]]:
-        tags = records.in_hand(manager, ids)
-        records.fetch(manager, tags)
-        tasks = []
-        for run_id in tags:
-            try:
-                tasks.append(records.task_of(manager, run_id, service.settings))
-            except MotokoError:
-                continue  # what is wrong with it is said when it is launched again
-        return tags, tasks
 
-    tags, tasks = await writer.write(manager, "look", look)
-    handles = [(task, records.handle_of(task.options).get("data")) for task in tasks]
+def by_generator(tasks: Iterable[LaunchTask], default: str) -> dict[str, list[LaunchTask]]:
+    """Tasks by the name of the generator that has got them.
+
+    :param default: the generator of those of which that is not known.
+    """
+    found: dict[str, list[LaunchTask]] = {}
     for task in tasks:
-        in_hand.add(manager, task)  # before its end can be told
-    followed = await service.generator.adopt(handles) if handles else set()
-    for task in tasks:
-        if task.tag in followed:
-            del tags[task.run_id]
-        else:
-            in_hand.remove(task.tag)
-    if followed:
-        logger.info("%s: %d jobs are followed again", manager.study, len(followed))
-    if tags:
-        logger.info("%s: %d runs were claimed and never started", manager.study, len(tags))
-        await writer.write(manager, "hand back", partial(records.hand_back, manager, tags))
+        name = records.handle_of(task.options).get("generator") or default
+        found.setdefault(name, []).append(task)
+    return found
+
+
+def look(
+    manager: TaskManager, run_ids: Iterable[int], settings: Any
+) -> tuple[list[LaunchTask], dict[int, str]]:
+    """The tasks of runs that a launcher has in hand; run id -> tag of those that lack something.
+
+    What is wrong with these is said when they are launched.
+    """
+    tags = records.in_hand(manager, run_ids)
+    records.fetch(manager, tags)
+    tasks, wrong = [], {}
+    for run_id, tag in tags.items():
+        try:
+            tasks.append(records.task_of(manager, run_id, settings))
+        except MotokoError:
+            wrong[run_id] = tag
+    return tasks, wrong

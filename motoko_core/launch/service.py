@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Service:
     """The generator of one task manager, and its limits in motoko.yaml.
 
+    :param name: the generator's name, which is stored with each run that it gets.
     :param generator: may serve several task managers.
     :param settings: its options as they are for this task manager; None: as the generator got them.
     :param slots: processors' worth of runs side by side; None: no limit but the generator's.
@@ -25,6 +26,7 @@ class Service:
     """
 
     generator: JobGenerator
+    name: str = ""
     settings: Any = None
     slots: int | None = None
     max_running: int | None = None
@@ -35,14 +37,16 @@ class InHand:
 
     def __init__(self) -> None:
         self._tasks: dict[str, tuple[TaskManager, LaunchTask]] = {}
+        self._generators: dict[str, JobGenerator] = {}
         self._tags: dict[TaskManager, dict[int, str]] = {}
         self._processors: dict[TaskManager, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self._tasks)
 
-    def add(self, manager: TaskManager, task: LaunchTask) -> None:
+    def add(self, manager: TaskManager, task: LaunchTask, generator: JobGenerator) -> None:
         """Answer for an execution from now on."""
+        self._generators[task.tag] = generator
         self._tasks[task.tag] = (manager, task)
         self._tags.setdefault(manager, {})[task.run_id] = task.tag
         self._processors[manager] = self._processors.get(manager, 0) + task.nproc
@@ -52,6 +56,7 @@ class InHand:
         found = self._tasks.pop(tag, None)
         if found is not None:
             manager, task = found
+            del self._generators[tag]
             self._processors[manager] -= task.nproc
             if self._tags[manager].get(task.run_id) == tag:
                 del self._tags[manager][task.run_id]
@@ -65,6 +70,14 @@ class InHand:
     def tags(self, manager: TaskManager) -> Mapping[int, str]:
         """Run id -> tag of its latest execution."""
         return self._tags.get(manager, {})
+
+    def by_generator(self, tags: Iterable[str]) -> dict[JobGenerator, list[str]]:
+        """Generator -> those of the executions that it has got."""
+        found: dict[JobGenerator, list[str]] = {}
+        for tag in sorted(tags):
+            if tag in self._generators:
+                found.setdefault(self._generators[tag], []).append(tag)
+        return found
 
     def tasks(self) -> list[tuple[TaskManager, LaunchTask]]:
         """All of them."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 from ZODB.POSException import StorageError
@@ -14,7 +14,8 @@ from ZODB.POSException import StorageError
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask
 from motoko_core.launch import records, workspace
-from motoko_core.launch.generators import generator_name, services
+from motoko_core.launch.generators import generator_name, other_service, services
+from motoko_core.launch.recovery import OtherService, by_generator, look
 from motoko_core.locks import held
 from motoko_core.session import transact
 from motoko_core.states import is_active
@@ -71,23 +72,28 @@ def stop_local(workflow: Workflow, managers: Sequence[TaskManager], *, keep: boo
 def _stop_local(workflow: Workflow, manager: TaskManager, keep: bool, stopped: Stopped) -> None:
     settings = workflow.configuration.task_managers[manager.study]
     with snapshot(manager.study, manager.study_config, settings.host) as content:
-        run_ids = [run.id for run in content.runs() if run.entries.get(records.HANDLE)]
-    if not run_ids:
-        return
-    name = generator_name(workflow, manager)
-    if keep or not workflow.plugins.generator(name).on_this_machine:
-        stopped.kept[name] = stopped.kept.get(name, 0) + len(run_ids)
+        runs = {run.id: dict(run.entries) for run in content.runs() if run.entries.get(records.HANDLE)}
+    local = []
+    for run_id, entries in runs.items():
+        name = records.handle_of(entries).get("generator") or generator_name(workflow, manager)
+        if keep or not workflow.plugins.generator(name).on_this_machine:
+            stopped.kept[name] = stopped.kept.get(name, 0) + 1
+        else:
+            local.append(run_id)
+    if not local:
         return
     stopped.started += start_servers([manager.database.server])
     with held(manager.launcher_lock, f"a launcher of study {manager.study!r} is running", ""):
         service = services(workflow, [manager])[manager]
-        stopped.count += asyncio.run(stop(manager, service, run_ids, hand_back=True))
+        other = partial(other_service, workflow)
+        stopped.count += asyncio.run(stop(manager, service, local, other, hand_back=True))
 
 
 async def stop(
     manager: TaskManager,
     service: Service,
     run_ids: Sequence[int],
+    other: OtherService,
     *,
     hand_back: bool = False,
     timeout_s: float = 30.0,
@@ -96,24 +102,28 @@ async def stop(
 
     Jobs that are still there after ``timeout_s`` seconds are left to the next launcher.
 
+    :param other: makes the service for jobs that another generator has got.
     :param hand_back: the runs wait for the next launcher; otherwise they fail with the reason CANCELLED.
     :return: how many jobs were stopped, those that ended by themselves not counted.
     """
-    generator = service.generator
     what = f"stop jobs of {manager.study}"
-    tasks, wrong = transact(what, partial(_in_hand, manager, run_ids, service.settings))
+    tasks, wrong = transact(what, partial(look, manager, run_ids, service.settings))
     ends = [_never(run_id, tag) for run_id, tag in wrong.items()]
-    followed: set[str] = set()
-    try:
-        if tasks:
-            handles = [(task, records.handle_of(task.options).get("data")) for task in tasks.values()]
+    count = 0
+    for name, some in by_generator(tasks, service.name).items():
+        generator = (service if name == service.name else other(manager, name)).generator
+        found: list[_End] = []
+        followed: set[str] = set()
+        try:
+            handles = [(task, records.handle_of(task.options).get("data")) for task in some]
             followed = await generator.adopt(handles)
-            ends += [_never(task.run_id, tag) for tag, task in tasks.items() if tag not in followed]
-        ends += await _stop(generator, {tag: tasks[tag] for tag in followed}, timeout_s)
-    finally:
-        await generator.close()
-        transact(what, partial(_write, manager, ends, hand_back))
-    return sum(end.reason == CANCELLED and end.tag in followed for _, end, _ in ends)
+            ends += [_never(task.run_id, task.tag) for task in some if task.tag not in followed]
+            found = await _stop(generator, {t.tag: t for t in some if t.tag in followed}, timeout_s)
+        finally:
+            await generator.close()
+            transact(what, partial(_write, manager, [*ends, *found], hand_back))
+        count += sum(end.reason == CANCELLED for _, end, _ in found)
+    return count
 
 
 async def _stop(generator: JobGenerator, tasks: Mapping[str, LaunchTask], timeout_s: float) -> list[_End]:
@@ -132,19 +142,6 @@ async def _stop(generator: JobGenerator, tasks: Mapping[str, LaunchTask], timeou
 def _never(run_id: int, tag: str) -> _End:
     """One that was claimed, and never started."""
     return run_id, Ended(tag=tag, exit_code=None, reason=CANCELLED), ""
-
-
-def _in_hand(
-    manager: TaskManager, run_ids: Iterable[int], settings: Any
-) -> tuple[dict[str, LaunchTask], dict[int, str]]:
-    """The tasks by their tags, and the tags of runs that lack something, which is said at their launch."""
-    tasks, wrong = {}, {}
-    for run_id, tag in records.in_hand(manager, run_ids).items():
-        try:
-            tasks[tag] = records.task_of(manager, run_id, settings)
-        except MotokoError:
-            wrong[run_id] = tag
-    return tasks, wrong
 
 
 def _told(end: Ended, task: LaunchTask) -> str:

@@ -129,7 +129,7 @@ def test_each_step_may_be_done_twice(scripts: Workflow, claimed: tuple[str, str]
         assert transact("launched", lambda: records.launched(manager, intents(tags), "launched")) == [number]
     for _ in range(2):
         transact("submitted", lambda: records.submitted(manager, {number: (tag, {"pid": 5})}))
-    assert entries_of(scripts, run)["handle"] == {"tag": tag, "data": {"pid": 5}}
+    assert entries_of(scripts, run)["handle"] == {"tag": tag, "generator": "", "data": {"pid": 5}}
     end = Ended(tag=tag, exit_code=3)
     for _ in range(2):
         transact("settle", lambda: records.settle(manager, {number: (end, "oh")}))

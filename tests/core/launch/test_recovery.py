@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,15 @@ from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core import lifecycle
 from motoko_core.daemons import wait_until
-from motoko_core.interfaces import ExitRecord, read_exit_record
+from motoko_core.errors import ConfigError
+from motoko_core.interfaces import ExitRecord, LaunchTask, read_exit_record
 from motoko_core.launch import writing
+from motoko_core.launch.service import Service
 from motoko_core.session import transact
+from motoko_core.task_manager import TaskManager
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators._processes import processes_of
+from motoko_plugins.generators.bash import BashGenerator, BashOptions
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
 from tests.launching import SCRIPT, entries_of, launching, read_line, release, settled
 
@@ -29,6 +33,7 @@ LAUNCHER = """
 import os, sys
 from motoko_core.launch import launcher, records
 from motoko_core.launch.daemon import run_launcher
+from motoko_core.task_manager import TaskManager
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator
 
@@ -180,6 +185,47 @@ async def test_a_run_that_was_reset_while_no_launcher_was_there_is_executed_agai
         await release(fifo)
         await settled(scripts, orphan)
     assert len((tmp_path / "log").read_text()) == 2
+
+
+async def test_a_job_is_followed_by_the_generator_that_has_got_it(
+    scripts: Workflow, orphan: str, fifo: Path, tmp_path: Path
+) -> None:
+    # Since then motoko.yaml names another generator, which knows nothing of the job.
+    made: list[str] = []
+
+    def other(manager: TaskManager, name: str) -> Service:
+        made.append(name)
+        return Service(generator=BashGenerator(BashOptions(slots=1)), name=name)
+
+    async with launching(scripts, generator=Forgetful(), other=other):
+        await release(fifo)
+        (entries,) = await settled(scripts, orphan)
+    assert made == ["bash"]
+    assert entries["failure"]["exit_code"] == 7
+    assert len((tmp_path / "log").read_text()) == 1
+
+
+async def test_a_job_whose_generator_cannot_be_used_is_left_as_it_is(
+    scripts: Workflow, orphan: str, fifo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def other(manager: TaskManager, name: str) -> Service:
+        raise ConfigError("the program is not on the PATH")
+
+    async with launching(scripts, generator=Forgetful(), other=other) as launcher:
+        launcher.stop()
+    assert entries_of(scripts, orphan)["state"] == "launched"
+    assert f"{orphan} are left as they are: generator 'bash'" in caplog.text
+    async with launching(scripts):
+        await release(fifo)
+        (entries,) = await settled(scripts, orphan)
+    assert entries["failure"]["exit_code"] == 7
+
+
+class Forgetful(BashGenerator):
+    """One that knows nothing of any job."""
+
+    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
+        return set()
 
 
 async def test_runs_of_other_launchers_are_left_alone(scripts: Workflow) -> None:
