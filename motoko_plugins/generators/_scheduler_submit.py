@@ -68,6 +68,7 @@ class Submitter:
         self._largest: int | None = None
         self._backoff = _Backoff()
         self._is_full = False
+        self._has_warned = False
         self._wake = asyncio.Event()
 
     @property
@@ -182,7 +183,7 @@ class Submitter:
         job_id = self._scheduler.submitted_id(outcome.output) if outcome.code == 0 else ""
         if job_id:
             self._backoff.reset()
-            self._is_full = False
+            self._is_full = self._has_warned = False
             self._largest = None
             for job in jobs:
                 job.stage = Stage.KNOWN
@@ -199,8 +200,8 @@ class Submitter:
         if refusal is Refusal.PERMANENT:
             self._refuse(jobs, str(outcome))
             return
-        if not self._backoff.delay_s:
-            log.warning("%s; it is tried again", outcome)
+        log.log(logging.DEBUG if self._has_warned else logging.WARNING, "%s; it is tried again", outcome)
+        self._has_warned = True
         if refusal is Refusal.LIMIT:
             # An array is taken whole or not at all.
             self._largest = max(1, len(jobs) // 2)
