@@ -40,7 +40,7 @@ class Follower:
     :param end: called with each end of a run, once.
     :param plan: called with jobs that are to be submitted (again).
     :param retry: called with a job that was certainly not submitted.
-    :param answered: called when the scheduler answers again after a silence.
+    :param answered: called when the scheduler answers.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Follower:
             self._is_silent = False
             log.warning("%s answers again", self._scheduler.title)
             self._interval_s = self._settings.poll_interval_s
-            self._answered()
+        self._answered()
         by_key: dict[tuple[str, int], list[Seen]] = defaultdict(list)
         for entry in seen:
             by_key[entry.name, entry.index or 0].append(entry)

@@ -81,7 +81,7 @@ class SchedulerGenerator(JobGenerator):
             forget=self._forget,
             plan=lambda job: self._submitter.plan([job]),
             retry=self._retry,
-            answered=lambda: self._submitter.wake(at_once=True),
+            answered=self._submitter.scheduler_answers,
         )
 
     # ------------------------------------------------------------------ planning

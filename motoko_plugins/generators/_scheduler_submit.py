@@ -32,6 +32,10 @@ class _Backoff:
         self.delay_s = min(most, 2 * self.delay_s) if self.delay_s else first
         self.until = now + self.delay_s
 
+    def ease(self, now: float) -> None:
+        self.delay_s = 0.0
+        self.until = min(self.until, now + _BACKOFF_S[0])
+
     def reset(self) -> None:
         self.delay_s = self.until = 0.0
 
@@ -63,6 +67,8 @@ class Submitter:
         self._tries: dict[tuple[str, int], int] = {}
         self._largest: int | None = None
         self._backoff = _Backoff()
+        self._is_full = False
+        self._has_warned = False
         self._wake = asyncio.Event()
 
     @property
@@ -96,14 +102,15 @@ class Submitter:
             self._planned.remove(job)
             job.resolve()
 
-    def wake(self, *, at_once: bool = False) -> None:
-        """Look again: there may be room.
-
-        :param at_once: the scheduler, which was out of reach, answers again.
-        """
-        if at_once:
-            self._backoff.reset()
+    def wake(self) -> None:
+        """Look again: there may be room."""
         self._wake.set()
+
+    def scheduler_answers(self) -> None:
+        """Wait no longer than at first if it was the scheduler's silence that was waited for."""
+        if self._backoff.until and not self._is_full:
+            self._backoff.ease(asyncio.get_running_loop().time())
+            self._wake.set()
 
     async def work(self) -> None:
         """Submit, for ever."""
@@ -176,6 +183,7 @@ class Submitter:
         job_id = self._scheduler.submitted_id(outcome.output) if outcome.code == 0 else ""
         if job_id:
             self._backoff.reset()
+            self._is_full = self._has_warned = False
             self._largest = None
             for job in jobs:
                 job.stage = Stage.KNOWN
@@ -186,21 +194,25 @@ class Submitter:
         for job in jobs:
             job.refusal = str(outcome)
         refusal = self._scheduler.refusal(outcome.code, outcome.errors.strip() or outcome.output)
+        if outcome.code is None and outcome.has_started:  # it hung
+            refusal = Refusal.UNREACHABLE
         now = asyncio.get_running_loop().time()
         if refusal is Refusal.PERMANENT:
             self._refuse(jobs, str(outcome))
             return
-        if not self._backoff.delay_s:
-            log.warning("%s; it is tried again", outcome)
+        log.log(logging.DEBUG if self._has_warned else logging.WARNING, "%s; it is tried again", outcome)
+        self._has_warned = True
         if refusal is Refusal.LIMIT:
             # An array is taken whole or not at all.
             self._largest = max(1, len(jobs) // 2)
             if len(jobs) == 1:
+                self._is_full = True
                 self._backoff.further(now)
             self._planned[:0] = jobs
             for job in jobs:
                 job.stage = Stage.PLANNED
             return
+        self._is_full = False
         self._backoff.further(now)
         if refusal is Refusal.UNREACHABLE:
             for job in jobs:
