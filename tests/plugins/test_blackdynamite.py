@@ -19,7 +19,7 @@ from motoko_core.launch.workspace import exec_script
 from motoko_core.testing.following import Following, until
 from motoko_plugins.generators._coat_runner import SUBMITTED_FILE
 from motoko_plugins.generators._coats import CoatOptions, find_coat
-from motoko_plugins.generators._processes import processes_of
+from motoko_plugins.generators._processes import processes_of, signal_process
 from motoko_plugins.generators.blackdynamite import motoko_generator_from_name, motoko_generators
 from tests.conftest import TIMEOUT_S
 
@@ -193,7 +193,7 @@ async def test_jobs_are_cancelled_with_the_schedulers_program(
         await generator.generator.cancel([task.tag, begun.tag, "motoko-unknown"])
         (tmp_path / "queue").write_text("")
         for pid in processes_of([begun.tag]).get(begun.tag, []):
-            os.kill(pid, signal.SIGKILL)
+            signal_process(pid, signal.SIGKILL)
         ends = await generator.ends([task, begun])
     assert [end.reason for end in ends] == ["CANCELLED", "CANCELLED"]
     assert (tmp_path / "calls").read_text() == "12 12\n"
