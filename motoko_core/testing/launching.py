@@ -54,9 +54,9 @@ class LauncherTests(Subject):
         async with study.launcher():
             await study.settled()
         study.check()
-        printed = [path.read_text() for path in runs_directory(study.manager).glob("run-*/*.o*")]
-        assert len(printed) >= self.many
-        assert set(printed) == {f"{TEXT}\n"}
+        directory, name = runs_directory(study.manager), study.workflow.run_name
+        printed = {(directory / f"run-{i}" / f"{name}.o{i}").read_text() for i in study.expected}
+        assert printed == {f"{TEXT}\n"}
         assert not list(study.workflow.configuration.directory.rglob("pwned"))
 
     @pytest.mark.parametrize("step", STEPS)

@@ -34,8 +34,12 @@ SUBMITTED_FILE = ".motoko-submitted"
 _EXPORT = re.compile(r"^export (BLACKDYNAMITE_\w+)=(.*)$", re.MULTILINE)
 #: The coats' traps call a program that does not exist (BlackDynamite 1.3.9).
 _TRAP = re.compile(r'^updateRuns\.py --updates "state = (.*?)" --truerun$', re.MULTILINE)
-#: `Submitted batch job 7`, `7.server`, `Your job 7 ("name") has been submitted`, `Job <7> is submitted`
-_JOB = re.compile(r"\d+(\.[\w.-]+)?")
+#: How schedulers say what a job is called, the surest first; warnings may stand around it.
+_JOB_WORDS = (
+    re.compile(r"\b(?:job|job-array|<)\s*<?(\d[\w.-]*)>?.*\bsubmitted\b", re.IGNORECASE),
+    re.compile(r"\bsubmitted batch job (\d+)", re.IGNORECASE),
+    re.compile(r"^(\d+(?:\[\])?(?:\.[\w.-]+)?)(?:;\w+)?$", re.MULTILINE),
+)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -198,9 +202,15 @@ def submit(coat: ModuleType, job: dict[str, Any], task: dict[str, Any]) -> dict[
         return {"error": f"{type(error).__name__}: {error}\n{printed()}".strip()}
     if commands.code:
         return {"error": f"its command ended with exit code {commands.code}: {commands.output}".rstrip(": ")}
-    lines = commands.output.splitlines() or [""]
-    number = _JOB.search(lines[-1])
-    return {"job": number[0].rstrip(".") if number else ""}
+    return {"job": job_in(commands.output)}
+
+
+def job_in(text: str) -> str:
+    """What the scheduler calls the job, by what its program has printed; empty if it does not say."""
+    found = [match[1] for words in _JOB_WORDS for match in words.finditer(text)]
+    if not found:  # a number in the last line
+        found = re.findall(r"\d+(?:\.[\w.-]+)?", text.strip().rpartition("\n")[2])
+    return str(found[0]).rstrip(".") if found else ""
 
 
 def die_with(parent: int) -> None:

@@ -17,9 +17,9 @@ from motoko_core.errors import ConfigError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, exit_record_path, read_exit_record
 from motoko_core.launch.workspace import exec_script
 from motoko_core.testing.following import Following, until
-from motoko_plugins.generators._coat_runner import SUBMITTED_FILE
+from motoko_plugins.generators._coat_runner import SUBMITTED_FILE, job_in
 from motoko_plugins.generators._coats import CoatOptions, find_coat
-from motoko_plugins.generators._processes import processes_of
+from motoko_plugins.generators._processes import processes_of, signal_process
 from motoko_plugins.generators.blackdynamite import motoko_generator_from_name, motoko_generators
 from tests.conftest import TIMEOUT_S
 
@@ -175,7 +175,7 @@ async def test_a_job_that_the_scheduler_forgets_is_lost(
 async def test_jobs_are_cancelled_with_the_schedulers_program(
     scheduler: Path, task: LaunchTask, tmp_path: Path
 ) -> None:
-    program(scheduler, "qsub", "echo Your job 12 has been submitted; [ -e begin ] && nohup sh $1 &")
+    program(scheduler, "qsub", "echo Your job 12 has been submitted; [ -e begin ] && nohup sh $1 &> output &")
     begun = write_task(tmp_path / "run-8", "echo > started; sleep 1000\n", 8)
     (begun.directory / "begin").touch()
     async with sge() as generator:
@@ -193,7 +193,7 @@ async def test_jobs_are_cancelled_with_the_schedulers_program(
         await generator.generator.cancel([task.tag, begun.tag, "motoko-unknown"])
         (tmp_path / "queue").write_text("")
         for pid in processes_of([begun.tag]).get(begun.tag, []):
-            os.kill(pid, signal.SIGKILL)
+            signal_process(pid, signal.SIGKILL)
         ends = await generator.ends([task, begun])
     assert [end.reason for end in ends] == ["CANCELLED", "CANCELLED"]
     assert (tmp_path / "calls").read_text() == "12 12\n"
@@ -211,6 +211,26 @@ async def test_a_job_in_the_queue_is_followed_by_the_next_launcher(scheduler: Pa
         assert await generator.adopt([(task, {})]) == {task.tag}
         await generator.generator.cancel([task.tag])
         assert (await generator.end(task)).reason == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("text", "job"),
+    [
+        ('Your job 7 ("run7-wf") has been submitted', "7"),
+        ('Unable to run job: warning: 2 of 3\nYour job 7 ("3") has been submitted\nExiting.', "7"),
+        ('Your job-array 7.1-3:1 ("x") has been submitted', "7.1-3"),
+        ("3 nodes\nSubmitted batch job 12", "12"),
+        ("12.server.domain", "12.server.domain"),
+        ("12;cluster", "12"),
+        ("note: 5\n12\n", "12"),
+        ("Job <12> is submitted to queue <normal>.", "12"),
+        ("queued as 12.", "12"),
+        ("", ""),
+        ("thank you", ""),
+    ],
+)
+def test_what_schedulers_call_a_job(text: str, job: str) -> None:
+    assert job_in(text) == job
 
 
 # ---------------------------------------------------------------------- users' coats
