@@ -138,6 +138,12 @@ class Following:
         await self._told(wanted)
         return [self._ends[tag] for tag in wanted]
 
+    async def known_ends(self, tasks: Sequence[LaunchTask]) -> dict[str, Ended]:
+        """Wait for the ends, and answer by tag those that were told in time."""
+        with suppress(AssertionError):
+            await self._told([task.tag for task in tasks])
+        return {task.tag: self._ends[task.tag] for task in tasks if task.tag in self._ends}
+
     async def end(self, task: LaunchTask) -> Ended:
         """Wait for the end of one job."""
         (end,) = await self.ends([task])
@@ -150,7 +156,10 @@ class Following:
             missing.difference_update(self._ends)
             return not missing
 
-        await self._until(are_told, f"these have not ended: {missing}")
+        try:
+            await self._until(are_told, "jobs have not ended")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; missing: {missing}") from None
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         async def look() -> None:

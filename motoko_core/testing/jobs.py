@@ -73,7 +73,7 @@ class JobTests(Subject):
             async with Following(cls.make_generator(workflow_directory), cls.timeout_s) as generator:
                 answers = await generator.submit(list(tasks.values()))
                 begun = [task for task in tasks.values() if answers[task.tag].handle is not None]
-                ends = {end.tag: end for end in await generator.ends(begun)}
+                ends = await generator.known_ends(begun)  # one that hangs fails its own test only
             return {
                 kind: Outcome(task, answers[task.tag], ends.get(task.tag)) for kind, task in tasks.items()
             }

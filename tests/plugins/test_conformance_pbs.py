@@ -1,4 +1,4 @@
-"""The PBS generator passes the suite that every generator must pass, with SLURM's qsub on a real cluster."""
+"""The PBS generator, with the programs that come with SLURM, passes the suite of all generators."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ class TestPbs(GeneratorConformance):
 
     generator = "pbs"
     options: ClassVar[Mapping[str, Any]] = {"poll_interval_s": 0.3, "lost_after_s": 3.0}
-
-    # These take minutes, and try what both have of their common base: see test_conformance_slurm.py.
-    test_a_launcher_that_dies_is_continued = None
-    test_a_launcher_that_dies_again_and_again = None
-    test_many_runs_of_a_study = None
-    test_many_jobs = None
+    many: ClassVar[int] = 60
 
     @pytest.fixture(scope="class")
     @classmethod
