@@ -46,9 +46,13 @@ class Studies:
         directory.mkdir()
         return directory
 
+    def end(self, directory: Path) -> None:
+        """End what runs in a directory."""
+        end_processes(directory)
+
     def remove(self, directory: Path) -> None:
         """End what runs in a directory, and remove it."""
-        end_processes(directory)
+        self.end(directory)
         shutil.rmtree(directory, ignore_errors=True)
 
     def forget(self, runs: int) -> None:
