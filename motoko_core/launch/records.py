@@ -183,7 +183,7 @@ def prepare(manager: TaskManager, task: LaunchTask) -> None:
         raise TaskError(f"{task.task} belongs to no job (job_id = {run.entries.get('job_id')!r})")
     values: Mapping[str, Any] = {
         "job": dict(values_of(job)),
-        "run": dict(values_of(run)),
+        "run": task.options,
         "host": manager.host,
         "study": base.schema,
         "run_id": task.run_id,

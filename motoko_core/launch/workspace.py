@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,7 @@ def exec_script(content: str, *, host: str, study: str, run_id: int, user: str) 
     return f"#!/bin/bash\n{exports}{content}"
 
 
-def prepare(
-    directory: Path,
-    *,
-    files: Mapping[str, str],
-    script_name: str,
-    script: str,
-    remove: Sequence[str] = (),
-) -> None:
+def prepare(directory: Path, *, files: Mapping[str, str], script_name: str, script: str) -> None:
     """Create the run directory, or refresh it for another attempt.
 
     Every file is made anew, never written into: a process of an earlier attempt keeps what it has open,
@@ -82,37 +75,34 @@ def prepare(
 
     :param files: name -> text of the configuration files; the script wins over one of the same name.
     :param script_name: the name under which ``script`` is written, executable.
-    :param remove: names of files that an earlier attempt left and that must not be mistaken for new ones.
-    :raises ConfigError: a name leads out of the directory, or is both written and to be removed.
+    :raises ConfigError: a name leads out of the directory.
     :raises OSError: the file system refuses.
     """
     texts = {**files, script_name: script}
-    for name in (*texts, *remove):
+    for name in texts:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise ConfigError(
                 f"{name!r} is not the name of a file in the run directory",
                 where=str(directory),
                 hint="Use a name without '/': configuration files are all written beside the script.",
             )
-    if reserved := texts.keys() & set(remove):
-        raise ConfigError(
-            f"the name {min(reserved)!r} is needed by the launcher",
-            where=str(directory),
-            hint="Give the configuration file another name.",
-        )
     directory.mkdir(parents=True, exist_ok=True)
-    for name in remove:
-        (directory / name).unlink(missing_ok=True)
     for name, text in texts.items():
-        _write_new(directory / name, text, mode=0o777 if name == script_name else 0o666)
+        _write_new(f"{directory}/{name}", text, mode=0o777 if name == script_name else 0o666)
 
 
-def _write_new(path: Path, text: str, *, mode: int) -> None:
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+def _write_new(path: str, text: str, *, mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        descriptor = os.open(path, flags, mode)
+    except FileExistsError:
+        os.unlink(path)  # noqa: PTH108 - for the many, a Path takes as long as the file
+        descriptor = os.open(path, flags, mode)
     # Bytes: the text comes out as it went into the database, line ends and undecodable bytes included.
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(text.encode("utf-8", "surrogateescape"))
+    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123
+        left = memoryview(text.encode("utf-8", "surrogateescape"))
+        while left:
+            left = left[file.write(left) or 0 :]
 
 
 def stderr_tail(path: Path, *, limit_bytes: int = 2000) -> str:

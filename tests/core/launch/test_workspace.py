@@ -79,14 +79,12 @@ def test_prepare_creates_the_directory_its_files_and_an_executable_script(tmp_pa
 def test_another_attempt_replaces_files_and_keeps_what_the_run_wrote(tmp_path: Path) -> None:
     prepare(tmp_path, files={"input": "a much longer text"}, script_name="launch.sh", script="false")
     (tmp_path / "result").write_text("kept")
-    (tmp_path / "old-end").write_text("1")
     with (tmp_path / "launch.sh").open() as open_in_a_process:
         prepare(
             tmp_path,
             files={"input": "short"},
             script_name="launch.sh",
             script="true",
-            remove=["old-end", "absent"],
         )
         assert open_in_a_process.read() == "false"
     assert (tmp_path / "launch.sh").read_text() == "true"
@@ -111,14 +109,7 @@ def test_names_that_lead_out_of_the_directory_are_refused(tmp_path: Path, name: 
         prepare(directory, files={name: ""}, script_name="launch.sh", script="")
     with pytest.raises(ConfigError, match="is not the name of a file"):
         prepare(directory, files={}, script_name=name, script="")
-    with pytest.raises(ConfigError, match="is not the name of a file"):
-        prepare(directory, files={}, script_name="launch.sh", script="", remove=[name])
     assert not directory.exists()
-
-
-def test_a_file_with_a_name_that_is_to_be_removed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'\.end' is needed by the launcher"):
-        prepare(tmp_path, files={".end": "0"}, script_name="launch.sh", script="", remove=[".end"])
 
 
 def test_the_tail_of_stderr_is_whole_lines_within_the_limit(tmp_path: Path) -> None:
