@@ -15,7 +15,7 @@ from motoko_plugins.generators.pbs import PbsGenerator, PbsOptions
 from tests.clusters.skipping import require
 from tests.clusters.slurm import PATH, SlurmCluster
 from tests.conftest import create_tasks, set_state
-from tests.launching import fifo, launching, read_line, release, settled, until
+from tests.launching import entries_of, fifo, launching, read_line, release, settled, until
 from tests.slurm.conftest import Executions
 
 __all__ = ["fifo"]
@@ -101,7 +101,8 @@ async def test_a_run_is_cancelled_with_its_job(pbs: SlurmCluster, scripts: Workf
     (run,) = create_tasks(scripts, label=f"echo here > {fifo}; sleep 600")
     async with launching_on_pbs(scripts):
         assert await read_line(fifo) == "here\n"
-        set_state(scripts, run, "PBS submit", cancel=True)
+        tag = entries_of(scripts, run)["handle"]["tag"]
+        set_state(scripts, run, "PBS submit", cancel=tag)
         (entries,) = await settled(scripts, run)
     assert entries["failure"]["reason"] == "CANCELLED"
     pbs.wait_for_jobs(lambda jobs: [state for *_, state in jobs] == ["CANCELLED"])
