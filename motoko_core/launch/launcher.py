@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core.errors import MotokoError
@@ -129,10 +130,11 @@ class Launcher:
         """The service for jobs that were submitted when motoko.yaml named another generator."""
         if self._other is None:
             raise MotokoError("it is not the one of this launcher")
+        service = self._other(manager, name)
         if name not in self._others:
-            self._others[name] = self._other(manager, name).generator
-            self._hear_of(self._others[name])
-        return Service(generator=self._others[name], name=name)
+            self._others[name] = service.generator
+            self._hear_of(service.generator)
+        return attrs.evolve(service, generator=self._others[name])
 
     async def _work(self) -> None:
         while not self._stopping:
