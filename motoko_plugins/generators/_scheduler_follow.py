@@ -74,6 +74,7 @@ class Follower:
         self._history_works = True
         self._unknown_words: set[str] = set()
         self._noticed: set[str] = set()
+        self._lost: dict[str, set[str]] = defaultdict(set)
 
     # ------------------------------------------------------------------ when to look
 
@@ -172,6 +173,7 @@ class Follower:
         changed = [job for job in jobs if self._note(job, by_key.get(job.key, []), now)]
         self._pace(bool(changed))
         await self._settle(jobs, by_key)
+        await self._cancel_lost()
         await self._kill(jobs, by_key)
 
     async def ask(self) -> list[Seen]:
@@ -319,6 +321,8 @@ class Follower:
             return
         if record is None and not forbid(task):
             return  # it has begun just now
+        # Should the queue have told less than it knows, nothing goes on beside what is made of the loss.
+        self._lost[job.name] |= job.job_ids
         name = ", ".join(sorted(job.job_ids)) or f"named {job.name}"
         asked = "neither queue nor accounting know" if self._history_works else "the queue does not know"
         self._end(
@@ -377,6 +381,18 @@ class Follower:
                 if record is not None:
                     ids += [entry.job_id for entry in alive if entry.record_job != record.job]
         await self.cancel(ids)
+
+    async def _cancel_lost(self) -> None:
+        """Cancel jobs that count as lost, by id and name: SLURM may have forgotten, and given an id again."""
+        while self._lost:
+            name, job_ids = self._lost.popitem()
+            if job_ids:
+                outcome = await execute(
+                    self._scheduler.cancel_command(sorted(job_ids), name),
+                    environment=self._environment,
+                    timeout_s=self._settings.submit_timeout_s,
+                )
+                log.debug("%s", outcome)  # it fails for a job that is really gone
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """Have the scheduler end jobs, in its own time."""
