@@ -82,7 +82,7 @@ class Submitter:
             job.stage = Stage.PLANNED
             job.job_ids.clear()
             job.missing_since = job.over_since = None
-            job.has_begun = job.kills = False
+            job.has_begun = job.kills = job.waits = job.was_dropped = False
             job.killed_at = float("-inf")
         self._planned += jobs
         self._wake.set()
