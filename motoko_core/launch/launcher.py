@@ -322,7 +322,8 @@ class Launcher:
             if end.message:
                 words = f"{words}\n{end.message}" if words and words[-1] != "\n" else words + end.message
             found[task.run_id] = end, words
-            logger.info("%s ended: exit code %s %s", task.task, end.exit_code, end.reason or "")
+            said = f": {end.message}" if end.message else ""
+            logger.info("%s ended: exit code %s %s%s", task.task, end.exit_code, end.reason or "", said)
         return found
 
     async def _settle(self) -> None:
