@@ -115,7 +115,11 @@ def _why_nothing(watch: RunWatch, entries: Mapping[str, Any], output: Output) ->
         elsewhere = "" if machine in (None, "localhost") else f", or on {machine}"
         return f"the directory of {what} is gone{elsewhere}: {directory}"
     begun = "has written nothing yet" if is_active(state) else "has left no such file"
-    return f"{what} is {state}, and {begun}: {output.names(entries)} in {directory}"
+    text = f"{what} is {_outcome(entries)}, and {begun}: {output.names(entries)} in {directory}"
+    failure = entries.get("failure")
+    # Why it was refused, lost or cancelled: whoever asks for its output has nothing else to look at.
+    told = failure.get("stderr") if is_failure(str(state)) and isinstance(failure, Mapping) else None
+    return f"{text}\n{str(told).rstrip()}" if told else text
 
 
 COMMAND = CliCommand(name="logs", help="show what a run writes", configure=configure, run=run)

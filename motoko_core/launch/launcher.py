@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core.errors import MotokoError
@@ -129,10 +130,11 @@ class Launcher:
         """The service for jobs that were submitted when motoko.yaml named another generator."""
         if self._other is None:
             raise MotokoError("it is not the one of this launcher")
+        service = self._other(manager, name)
         if name not in self._others:
-            self._others[name] = self._other(manager, name).generator
-            self._hear_of(self._others[name])
-        return Service(generator=self._others[name], name=name)
+            self._others[name] = service.generator
+            self._hear_of(service.generator)
+        return attrs.evolve(service, generator=self._others[name])
 
     async def _work(self) -> None:
         while not self._stopping:
@@ -320,7 +322,8 @@ class Launcher:
             if end.message:
                 words = f"{words}\n{end.message}" if words and words[-1] != "\n" else words + end.message
             found[task.run_id] = end, words
-            logger.info("%s ended: exit code %s %s", task.task, end.exit_code, end.reason or "")
+            said = f": {end.message}" if end.message else ""
+            logger.info("%s ended: exit code %s %s%s", task.task, end.exit_code, end.reason or "", said)
         return found
 
     async def _settle(self) -> None:

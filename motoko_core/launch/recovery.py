@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
 
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import LaunchTask
@@ -33,7 +35,7 @@ async def recover(
     # A script may have said itself that it failed: how it ended is told as well.
     states = (ACTIVE - {CREATED}) | FAILURES
     ids = sorted(manager.database.index.candidates(states=frozenset(states)))
-    tasks, never = await writer.write(manager, "look", partial(look, manager, ids, service.settings))
+    tasks, never = await writer.write(manager, "look", partial(look, manager, ids))
     for name, some in by_generator(tasks, service.name).items():
         try:
             chosen = service if name == service.name else other(manager, name)
@@ -42,6 +44,7 @@ async def recover(
             what = f"generator {name!r} has got them, and cannot be used now"
             logger.warning("%s are left as they are: %s: %s", references, what, error)
             continue
+        some = with_settings(some, chosen)
         handles = [(task, records.handle_of(task.options).get("data")) for task in some]
         for task in some:
             in_hand.add(manager, task, chosen.generator)  # before its end can be told
@@ -69,19 +72,22 @@ def by_generator(tasks: Iterable[LaunchTask], default: str) -> dict[str, list[La
     return found
 
 
-def look(
-    manager: TaskManager, run_ids: Iterable[int], settings: Any
-) -> tuple[list[LaunchTask], dict[int, str]]:
+def with_settings(tasks: Iterable[LaunchTask], service: Service) -> list[LaunchTask]:
+    """The tasks with the options of the generator that has got them, which need not be motoko.yaml's."""
+    return [attrs.evolve(task, settings=service.settings) for task in tasks]
+
+
+def look(manager: TaskManager, run_ids: Iterable[int]) -> tuple[list[LaunchTask], dict[int, str]]:
     """The tasks of runs that a launcher has in hand; run id -> tag of those that lack something.
 
-    What is wrong with these is said when they are launched.
+    The tasks have no settings yet. What is wrong with the others is said when they are launched.
     """
     tags = records.in_hand(manager, run_ids)
     records.fetch(manager, tags)
     tasks, wrong = [], {}
     for run_id, tag in tags.items():
         try:
-            tasks.append(records.task_of(manager, run_id, settings))
+            tasks.append(records.task_of(manager, run_id))
         except MotokoError:
             wrong[run_id] = tag
     return tasks, wrong

@@ -15,7 +15,7 @@ from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask
 from motoko_core.launch import records, workspace
 from motoko_core.launch.generators import generator_name, other_service, services
-from motoko_core.launch.recovery import OtherService, by_generator, look
+from motoko_core.launch.recovery import OtherService, by_generator, look, with_settings
 from motoko_core.locks import held
 from motoko_core.session import transact
 from motoko_core.states import is_active
@@ -107,11 +107,12 @@ async def stop(
     :return: how many jobs were stopped, those that ended by themselves not counted.
     """
     what = f"stop jobs of {manager.study}"
-    tasks, wrong = transact(what, partial(look, manager, run_ids, service.settings))
+    tasks, wrong = transact(what, partial(look, manager, run_ids))
     ends = [_never(run_id, tag) for run_id, tag in wrong.items()]
     count = 0
     for name, some in by_generator(tasks, service.name).items():
-        generator = (service if name == service.name else other(manager, name)).generator
+        chosen = service if name == service.name else other(manager, name)
+        generator, some = chosen.generator, with_settings(some, chosen)
         found: list[_End] = []
         followed: set[str] = set()
         try:

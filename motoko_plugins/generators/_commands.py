@@ -20,7 +20,7 @@ class Outcome:
     """What a command has done.
 
     :param code: its exit code; negative for a signal; None: it did not end in time, or did not start.
-    :param errors: its standard error, or why it did not start or end.
+    :param errors: its standard error, or why it did not start or end, and what it had said until then.
     """
 
     command: str
@@ -67,16 +67,27 @@ async def execute(
     try:
         output, errors = await asyncio.wait_for(asyncio.shield(talking), timeout_s)
     except asyncio.TimeoutError:
-        return Outcome(command=words, code=None, errors=f"no answer within {timeout_s:g} s")
+        await _kill(process, talking)
+        said = talking.result()[1].decode(errors="replace").strip() if _has_ended(talking) else ""
+        why = f"no answer within {timeout_s:g} s" + (f"; it said: {said}" if said else "")
+        return Outcome(command=words, code=None, errors=why)
     finally:
         if process.returncode is None or not talking.done():
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.wait({talking}, timeout=_KILL_S)
-            talking.cancel()
+            await _kill(process, talking)
     return Outcome(
         command=words,
         code=process.returncode,
         output=output.decode(errors="replace"),
         errors=errors.decode(errors="replace"),
     )
+
+
+async def _kill(process: asyncio.subprocess.Process, talking: asyncio.Future[tuple[bytes, bytes]]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await asyncio.wait({talking}, timeout=_KILL_S)
+    talking.cancel()
+
+
+def _has_ended(talking: asyncio.Future[tuple[bytes, bytes]]) -> bool:
+    return talking.done() and not talking.cancelled() and talking.exception() is None

@@ -145,6 +145,6 @@ class Pbs(Scheduler):
         """Read what :meth:`parse_status` reads; TORQUE tells of ended jobs there already."""
         return [] if output.lstrip().startswith("<") else self.parse_status(output)
 
-    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
+    def cancel_command(self, job_ids: Sequence[str], name: str | None = None) -> list[str]:
         """Signal TERM, after the site's delay KILL."""
         return ["qdel", *job_ids]

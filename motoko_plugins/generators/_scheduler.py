@@ -204,8 +204,11 @@ class Scheduler(ABC):
         return []
 
     @abstractmethod
-    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
-        """The command that ends jobs: politely first, then by force, in the scheduler's own time."""
+    def cancel_command(self, job_ids: Sequence[str], name: str | None = None) -> list[str]:
+        """The command that ends jobs: politely first, then by force, in the scheduler's own time.
+
+        :param name: leave alone what has one of these ids and another name, where the scheduler can.
+        """
 
     def limit_command(self) -> list[str] | None:
         """The command that tells how large an array may be; None if it need not be asked."""

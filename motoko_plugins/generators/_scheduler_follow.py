@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path
 from motoko_plugins.generators._commands import execute
@@ -74,6 +74,7 @@ class Follower:
         self._history_works = True
         self._unknown_words: set[str] = set()
         self._noticed: set[str] = set()
+        self._lost: dict[str, set[str]] = defaultdict(set)
 
     # ------------------------------------------------------------------ when to look
 
@@ -169,9 +170,11 @@ class Follower:
         # (What was submitted after the question is not in the answer.)
         jobs = [job for job in self._jobs.values() if job.is_submitted and job.since <= asked]
         now = loop.time()
-        changed = [job for job in jobs if self._note(job, by_key.get(job.key, []), now)]
+        names = {name for name, _ in by_key}
+        changed = [job for job in jobs if self._note(job, by_key.get(job.key, []), names, now)]
         self._pace(bool(changed))
         await self._settle(jobs, by_key)
+        await self._cancel_lost()
         await self._kill(jobs, by_key)
 
     async def ask(self) -> list[Seen]:
@@ -197,12 +200,19 @@ class Follower:
         self._is_silent = True
         self._queue_due = asyncio.get_running_loop().time() + self._interval_s
 
-    def _note(self, job: Job, entries: Sequence[Seen], now: float) -> bool:
-        """Take in what the queue says of a job; answer whether that is new."""
+    def _note(self, job: Job, entries: Sequence[Seen], names: Container[str], now: float) -> bool:
+        """Take in what the queue says of a job; answer whether that is new.
+
+        :param names: of all jobs that the queue knows.
+        """
         if not entries:
-            job.missing_since = now if job.missing_since is None else job.missing_since
+            if job.missing_since is None:
+                job.missing_since = now
+                job.was_dropped = job.waits and job.name in names
             return False
         job.missing_since = None
+        job.was_dropped = False
+        job.waits = all(entry.phase is Phase.WAITING for entry in entries)
         job.stage = Stage.KNOWN
         job.job_ids = {entry.job_id for entry in entries}
         for entry in entries:
@@ -319,19 +329,17 @@ class Follower:
             return
         if record is None and not forbid(task):
             return  # it has begun just now
+        # Should the queue have told less than it knows, nothing goes on beside what is made of the loss.
+        self._lost[job.name] |= job.job_ids
         name = ", ".join(sorted(job.job_ids)) or f"named {job.name}"
         asked = "neither queue nor accounting know" if self._history_works else "the queue does not know"
-        self._end(
-            job,
-            task,
-            Ended(
-                tag=task.tag,
-                exit_code=None,
-                reason="LOST",
-                message=f"{self._scheduler.title}: {asked} job {name} any more, and the run directory "
-                f"says {'that the run has begun, not how it ended' if record else 'nothing of the run'}",
-            ),
-        )
+        told = "that the run has begun, not how it ended" if record else "nothing of the run"
+        message = f"{self._scheduler.title}: {asked} job {name} any more, and the run directory says {told}"
+        reason = "LOST"
+        if record is None and job.was_dropped:  # SLURM keeps no trace of a waiting element that is cancelled
+            reason = "CANCELLED"
+            message += "; it was waiting, and others of its array are known: it was cancelled"
+        self._end(job, task, Ended(tag=task.tag, exit_code=None, reason=reason, message=message))
 
     async def _history(
         self, jobs: Sequence[Job], records: Mapping[tuple[str, int], Mapping[str, ExitRecord]]
@@ -377,6 +385,18 @@ class Follower:
                 if record is not None:
                     ids += [entry.job_id for entry in alive if entry.record_job != record.job]
         await self.cancel(ids)
+
+    async def _cancel_lost(self) -> None:
+        """Cancel jobs that count as lost, by id and name: SLURM may have given an id anew."""
+        while self._lost:
+            name, job_ids = self._lost.popitem()
+            if job_ids:
+                outcome = await execute(
+                    self._scheduler.cancel_command(sorted(job_ids), name),
+                    environment=self._environment,
+                    timeout_s=self._settings.submit_timeout_s,
+                )
+                log.debug("%s", outcome)  # it fails for a job that is really gone
 
     async def cancel(self, job_ids: Sequence[str]) -> None:
         """Have the scheduler end jobs, in its own time."""

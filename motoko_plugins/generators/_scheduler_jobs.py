@@ -45,6 +45,8 @@ class Job:
     :param job_ids: what the scheduler calls it; several if it was submitted twice.
     :param since: when it came to its stage, in the loop's time.
     :param missing_since: when the scheduler first did not know it.
+    :param waits: whether it was waiting when the scheduler knew it last.
+    :param was_dropped: it was, and the scheduler still knew others of its name when it first did not know it.
     :param over_since: when the scheduler first said that it is over.
     :param has_begun: whether a run of it has begun.
     :param cancelled: tags of runs under way that are being cancelled.
@@ -63,6 +65,8 @@ class Job:
     job_ids: set[str] = attrs.field(factory=set)
     since: float = 0.0
     missing_since: float | None = None
+    waits: bool = False
+    was_dropped: bool = False
     over_since: float | None = None
     has_begun: bool = False
     word: str = ""

@@ -82,7 +82,7 @@ class Submitter:
             job.stage = Stage.PLANNED
             job.job_ids.clear()
             job.missing_since = job.over_since = None
-            job.has_begun = job.kills = False
+            job.has_begun = job.kills = job.waits = job.was_dropped = False
             job.killed_at = float("-inf")
         self._planned += jobs
         self._wake.set()
@@ -184,7 +184,9 @@ class Submitter:
         if job_id:
             self._backoff.reset()
             self._is_full = self._has_warned = False
-            self._largest = None
+            if self._largest is not None:
+                # (Back to the whole at once: it would be refused, or waited for, each time.)
+                self._largest = 2 * max(self._largest, len(jobs))
             for job in jobs:
                 job.stage = Stage.KNOWN
                 job.job_ids.add(self._scheduler.element_id(job_id, job.index, is_array=submission.is_array))
@@ -195,6 +197,8 @@ class Submitter:
             job.refusal = str(outcome)
         refusal = self._scheduler.refusal(outcome.code, outcome.errors.strip() or outcome.output)
         if outcome.code is None and outcome.has_started:  # it hung
+            if refusal is Refusal.LIMIT:  # it waits for room itself, longer than we wait for it
+                self._largest = max(1, len(jobs) // 2)
             refusal = Refusal.UNREACHABLE
         now = asyncio.get_running_loop().time()
         if refusal is Refusal.PERMANENT:

@@ -206,9 +206,9 @@ class Slurm(Scheduler):
             )
         return found
 
-    def cancel_command(self, job_ids: Sequence[str]) -> list[str]:
+    def cancel_command(self, job_ids: Sequence[str], name: str | None = None) -> list[str]:
         """Signal TERM, after the site's KillWait KILL, to every process of the jobs."""
-        return ["scancel", "--quiet", *job_ids]
+        return ["scancel", "--quiet", *([f"--name={name}"] if name else []), *job_ids]
 
     def limit_command(self) -> list[str] | None:
         """Ask for the cluster's settings, unless the user has said it."""

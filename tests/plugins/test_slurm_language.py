@@ -82,6 +82,7 @@ def test_commands() -> None:
     assert slurm.submit_command(last)[-1] == "--array=5"
     assert slurm.status_command()[:3] == ["squeue", f"--user={os.getuid()}", "--noheader"]
     assert slurm.cancel_command(["12", "13_4"]) == ["scancel", "--quiet", "12", "13_4"]
+    assert slurm.cancel_command(["12"], "motoko-1") == ["scancel", "--quiet", "--name=motoko-1", "12"]
     assert "--jobs=12,13_4" in slurm.history_command(["12", "13_4"])
     assert array_of([3, 1, 2, 9]) == "1-3,9"
 

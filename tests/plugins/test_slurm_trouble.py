@@ -178,3 +178,31 @@ async def test_a_job_that_vanished_is_lost_unless_its_record_says_how_it_ended(
     assert [(end.exit_code, end.reason) for end in found] == [(0, None), (None, "LOST"), (None, "LOST")]
     assert "that the run has begun" in found[1].message
     assert "nothing of the run" in found[2].message
+
+
+async def test_a_queue_that_tells_nothing_for_too_long_leaves_nothing_at_work_behind(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    """Such a run may be executed again: its first execution must not go on beside that."""
+    batch = [runs(WAITS), runs("", options={"slurm_options": ["hold"]})]
+    generator = slurm(lost_after_s=1)
+    async with following(generator) as ends:
+        await generator.submit(batch)
+        await until(lambda: executions(runs) == [1, 0])
+        slurm_cluster.wrap("squeue", before="exit 0")
+        assert [end.reason for end in await ends(*batch)] == ["LOST", "LOST"]
+        await until(lambda: {job[2] for job in slurm_cluster.jobs()} == {"CANCELLED"})
+
+
+async def test_a_submission_that_waits_for_room_goes_on_with_smaller_arrays(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    """At the cluster's limit of jobs, sbatch tries for two minutes; an array is taken whole or not at all."""
+    wait = "{ echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping' >&2; sleep 600; }"
+    slurm_cluster.wrap("sbatch", before=f'[[ "$*" != *array=0-[2-9]* ]] || {wait}')
+    batch = [runs(COUNTS) for _ in range(5)]
+    generator = slurm(submit_timeout_s=1.0, lost_after_s=0.5)
+    async with following(generator) as ends:
+        assert [answer.error for answer in await generator.submit(batch)] == [None] * 5
+        assert {end.exit_code for end in await ends(*batch)} == {0}
+    assert executions(runs) == [1] * 5

@@ -166,6 +166,12 @@ def test_what_is_not_there_is_said(created: Tiny, capsys: Captured) -> None:
     written(created)
     assert call(created, "first.1") == 1
     assert "first.1 is FINISHED, and has left no such file: a.o1 and a.e1 in" in capsys.readouterr().err
+    refused = {"reason": "SUBMIT", "exit_code": None, "stderr": "sbatch: no such partition\n"}
+    created.change("first.1", state="FAILED", failure=refused)
+    assert call(created, "first.1") == 1
+    message = capsys.readouterr().err
+    assert "first.1 is FAILED (SUBMIT), and has left no such file" in message
+    assert message.endswith("\nsbatch: no such partition\n")
     created.change("first.1", state="START")
     assert call(created, "first.1", "--stderr") == 1
     assert "has written nothing yet: a.e1 in" in capsys.readouterr().err
