@@ -407,7 +407,7 @@ class Follower:
             environment=self._environment,
             timeout_s=self._settings.submit_timeout_s,
         )
-        if outcome.code != 0:  # it is done again at the next look
+        if outcome.code != 0:  # it is done again after a while
             log.warning("%s", outcome)
 
 

@@ -156,13 +156,21 @@ class Slurm(Scheduler):
         return ["squeue", f"--user={os.getuid()}", "--noheader", "--array", "--states=all", "-O", wanted]
 
     def parse_status(self, output: str) -> list[Seen]:
-        """Read a line for each job, ``12|3|15|RUNNING|0|None|motoko-...|``, with a wait status."""
-        found = []
-        for line in output.splitlines():
+        """Read a line for each job, ``12|3|15|RUNNING|0|None|motoko-...|``, with a wait status.
+
+        Some sites' squeue has something to say beside its table.
+        """
+        found: list[Seen] = []
+        lines = output.splitlines()
+        table = [line for line in lines if "|" in line]
+        if lines and not table:
+            raise ValueError(f"squeue answered {lines[0]!r}, which is no line of its table")
+        for line in table:
             array, index, _, word, status, reason, name = line.rstrip("|").split("|", 6)
             if not name.startswith("motoko-"):
                 continue
-            phase, why = state(word)
+            launched = reason != "JobLaunchFailure"  # e.g. the file for the job's output cannot be made
+            phase, why = state(word if launched else "LAUNCH_FAILED")
             number = int(index) if index.isdigit() else None
             found.append(
                 Seen(
@@ -171,7 +179,7 @@ class Slurm(Scheduler):
                     job_id=self.element_id(array, number or 0, is_array=number is not None),
                     record_job=f"{array}_{number or 0}",
                     phase=phase,
-                    exit_code=_exit_code(status) if phase is Phase.OVER else None,
+                    exit_code=_exit_code(status) if phase is Phase.OVER and launched else None,
                     reason=why,
                     word=word if reason in ("None", "NonZeroExitCode", "") else f"{word} ({reason})",
                 )

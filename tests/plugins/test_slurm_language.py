@@ -203,11 +203,16 @@ def test_the_queue() -> None:
     ]
     assert [(s.phase, s.exit_code, s.word) for s in seen[2:]] == [
         (Phase.OVER, 3, "FAILED"),
-        (Phase.OVER, -9, "FAILED (JobLaunchFailure)"),
+        (Phase.OVER, None, "FAILED (JobLaunchFailure)"),
         (Phase.OVER, None, "TIMEOUT (TimeLimit)"),
     ]
+    assert seen[3].reason == "NODE_FAIL"  # the script never began
+    news = "Maintenance on Monday!\n"
+    assert Slurm(SlurmOptions()).parse_status(news + output) == seen
+    with pytest.raises(ValueError, match="'Maintenance on Monday!', which is no line"):
+        Slurm(SlurmOptions()).parse_status(news)
     with pytest.raises(ValueError, match="not enough values"):
-        Slurm(SlurmOptions()).parse_status("slurm_load_jobs error\n")
+        Slurm(SlurmOptions()).parse_status("12|3|15|RUNN\n")
 
 
 def test_the_accounting() -> None:
