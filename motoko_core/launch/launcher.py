@@ -129,10 +129,10 @@ class Launcher:
         """The service for jobs that were submitted when motoko.yaml named another generator."""
         if self._other is None:
             raise MotokoError("it is not the one of this launcher")
-        if name not in self._others:
-            self._others[name] = self._other(manager, name).generator
-            self._hear_of(self._others[name])
-        return Service(generator=self._others[name], name=name)
+        found = self._other(manager, name)
+        generator = self._others.setdefault(name, found.generator)
+        self._hear_of(generator)
+        return Service(generator=generator, name=name, settings=found.settings)
 
     async def _work(self) -> None:
         while not self._stopping:

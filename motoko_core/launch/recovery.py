@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import attrs
+
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import LaunchTask
 from motoko_core.launch import records
@@ -42,6 +44,7 @@ async def recover(
             what = f"generator {name!r} has got them, and cannot be used now"
             logger.warning("%s are left as they are: %s: %s", references, what, error)
             continue
+        some = [attrs.evolve(task, settings=chosen.settings) for task in some]  # not the other kind's
         handles = [(task, records.handle_of(task.options).get("data")) for task in some]
         for task in some:
             in_hand.add(manager, task, chosen.generator)  # before its end can be told

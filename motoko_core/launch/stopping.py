@@ -111,7 +111,9 @@ async def stop(
     ends = [_never(run_id, tag) for run_id, tag in wrong.items()]
     count = 0
     for name, some in by_generator(tasks, service.name).items():
-        generator = (service if name == service.name else other(manager, name)).generator
+        chosen = service if name == service.name else other(manager, name)
+        generator = chosen.generator
+        some = [attrs.evolve(task, settings=chosen.settings) for task in some]
         found: list[_End] = []
         followed: set[str] = set()
         try:

@@ -192,15 +192,22 @@ async def test_a_job_is_followed_by_the_generator_that_has_got_it(
 ) -> None:
     # Since then motoko.yaml names another generator, which knows nothing of the job.
     made: list[str] = []
+    settings: list[Any] = []
+
+    class Particular(BashGenerator):
+        async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
+            settings.extend(task.settings for task, _ in batch)
+            return await super().adopt(batch)
 
     def other(manager: TaskManager, name: str) -> Service:
         made.append(name)
-        return Service(generator=BashGenerator(BashOptions(slots=1)), name=name)
+        return Service(generator=Particular(BashOptions(slots=1)), name=name, settings="its own")
 
     async with launching(scripts, generator=Forgetful(), other=other):
         await release(fifo)
         (entries,) = await settled(scripts, orphan)
     assert made == ["bash"]
+    assert settings == ["its own"]
     assert entries["failure"]["exit_code"] == 7
     assert len((tmp_path / "log").read_text()) == 1
 
