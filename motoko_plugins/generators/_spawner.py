@@ -131,7 +131,11 @@ class Spawner:
                 return False
             if descriptor is not None:
                 _finish(descriptor, 126)
-            self._tell("failed", tag, str(error)[:1000])
+            why = str(error)
+            if isinstance(error, OSError) and error.filename == "bash":
+                # It names the program only, but the files are opened there as well.
+                why = f"{error.strerror}: bash ./{script} > {stdout} 2> {stderr}, in {directory}"
+            self._tell("failed", tag, why[:1000])
         else:
             self._running[pid] = (tag, processors, descriptor)
             self._used += processors

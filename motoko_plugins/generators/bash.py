@@ -175,10 +175,15 @@ class BashGenerator(JobGenerator):
 
     async def _follow(self, job: _Job) -> None:
         """Wait for the end of a job that another spawner has started."""
-        task, has_ended = job.task, False
+        task, has_ended, told = job.task, False, False
         while (record := read_exit_record(task.directory, task.tag)) and record.exit_code is None:
             host, _, spawner = record.job.rpartition(":")
             if host != socket.gethostname():
+                if not told:
+                    log.warning(
+                        "%s was begun on %s, and is waited for until it has ended there", task.task, host
+                    )
+                    told = True
                 await asyncio.sleep(_POLL_ELSEWHERE_S)  # its processes cannot be seen from here
                 continue
             # In this order: a spawner writes how a job ended before the process disappears.

@@ -164,3 +164,14 @@ async def test_a_launcher_may_be_closed_while_it_cancels(tmp_path: Path, fifo: P
     spawner.resume()
     for pid in processes_of([task.tag])[task.tag]:
         signal_process(pid, signal.SIGKILL)
+
+
+async def test_a_job_whose_output_cannot_be_written_names_the_file(
+    generator: BashGenerator, tmp_path: Path
+) -> None:
+    task = make_task(tmp_path, "true", run_name="n" * 300)
+    await generator.submit([task])
+    (end,) = await next_ends(generator, 1)
+    assert end.reason == "SUBMIT"
+    assert "File name too long: bash ./launch.sh > " in end.message
+    assert str(task.stdout) in end.message
