@@ -78,5 +78,11 @@ async def generator(watching: None) -> AsyncIterator[BashGenerator]:
     # (What an earlier test has left may be closed meanwhile.)
     assert psutil.Process().num_fds() <= descriptors
     # A thread reaps the spawners that others have killed, in its own time.
-    children = psutil.Process().children
-    assert wait_until(lambda: all(child.status() != psutil.STATUS_ZOMBIE for child in children()), TIMEOUT_S)
+    assert wait_until(lambda: not any(map(_is_zombie, psutil.Process().children())), TIMEOUT_S)
+
+
+def _is_zombie(child: psutil.Process) -> bool:
+    try:
+        return bool(child.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
