@@ -151,6 +151,8 @@ class _Nowhere:
 _NOWHERE = _Nowhere()
 
 
+#: Motoko's own, and those of the plugins that come with it.
+_OURS = ("motoko", "motoko_plugins")
 #: They write tracebacks of their own about what they raise as well, above all when a server goes away.
 _LIBRARIES = ("txn", "ZEO", "ZODB")
 
@@ -161,22 +163,25 @@ def log_lines(level: int) -> Iterator[None]:
 
     The databases' libraries are only heard from ``DEBUG`` on.
     """
-    logger = logging.getLogger("motoko")
+    ours = [logging.getLogger(name) for name in _OURS]
     quiet = [logging.getLogger(name) for name in _LIBRARIES if level > logging.DEBUG]
     levels = [library.level for library in quiet]
     for library in quiet:
         library.setLevel(logging.CRITICAL + 1)
     handler = _Lines()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    before = logger.level, logger.propagate
-    logger.setLevel(level)
-    logger.addHandler(handler)
-    logger.propagate = False
+    before = [(logger.level, logger.propagate) for logger in ours]
+    for logger in ours:
+        logger.setLevel(level)
+        logger.addHandler(handler)
+        logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        for logger, (earlier, propagate) in zip(ours, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(earlier)
+            logger.propagate = propagate
         for library, earlier in zip(quiet, levels, strict=True):
             library.setLevel(earlier)
 

@@ -220,7 +220,8 @@ class Launcher:
         ours, claimed = await self._writer.write(manager, "round", work)
         for task in ready:
             if task.run_id not in ours:
-                self._in_hand.remove(task.tag)  # somebody has reset it meanwhile
+                self._in_hand.remove(task.tag)  # somebody has reset or cancelled it meanwhile
+                self._cancelled.discard(task.tag)
         await self._submit(manager, [task for task in ready if task.run_id in ours], intents)
         await self._end_earlier(manager, claimed)
         if claimed:

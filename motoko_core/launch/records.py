@@ -209,12 +209,20 @@ def launched(
 ) -> list[int]:
     """Say that runs are about to be submitted; a script may start from now on. Answers those still ours.
 
+    One that is to be cancelled is, and is not ours any more.
+
     :param intents: run id -> tag, and what finds the job if nobody lives to write its handle down.
     """
     ours = []
     for run_id, run in _runs(manager, intents):
         tag, intent = intents[run_id]
-        if _tag(run) == tag and run.entries.get("state") in (TOBELAUNCHED, state):
+        if _tag(run) != tag or run.entries.get("state") not in (TOBELAUNCHED, state):
+            continue
+        if run.entries.get(CANCEL) == tag:  # no generator could be told: none has got it
+            run.entries.pop(HANDLE)
+            run.entries.pop(CANCEL)
+            cancel(run)
+        else:
             run.entries.update({"state": state, HANDLE: _with_data(run, intent)})
             ours.append(run_id)
     return ours

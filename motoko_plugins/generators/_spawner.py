@@ -19,6 +19,7 @@ why]``, ``["dropped", [tag, ...]]``.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import selectors
@@ -39,6 +40,8 @@ DEFAULT_SIGNALS = (
     signal.SIGTERM,
 )
 _READ_BYTES = 1 << 16
+#: The system has enough of something; it may have less of it when a job has ended.
+_LATER = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 class Spawner:
@@ -80,8 +83,8 @@ class Spawner:
                     self._receive()
             # A round: as many ends and starts as there are, then one message.
             self._reap()
-            while self._waiting and self._fits(self._waiting[0][1]):
-                self._start(*self._waiting.popleft())
+            while self._waiting and self._fits(self._waiting[0][1]) and self._start(*self._waiting[0]):
+                self._waiting.popleft()
             self._send()
 
     def _fits(self, processors: int) -> bool:
@@ -98,7 +101,8 @@ class Spawner:
         stdout: str | None,
         stderr: str | None,
         record: str,
-    ) -> None:
+    ) -> bool:
+        """Start a job, or tell why it cannot be; False: it has to wait until another one has ended."""
         actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         for number, path in ((1, stdout), (2, stderr)):
             if path is not None:
@@ -120,15 +124,25 @@ class Spawner:
                 setsigmask=(),
             )
         except (OSError, ValueError) as error:  # ValueError: a zero byte in a name
+            if self._running and isinstance(error, OSError) and error.errno in _LATER:
+                if descriptor is not None:
+                    os.unlink(record)  # noqa: PTH108 - no pathlib here
+                    os.close(descriptor)
+                return False
             if descriptor is not None:
                 _finish(descriptor, 126)
-            self._tell("failed", tag, str(error)[:1000])
+            why = str(error)
+            if isinstance(error, OSError) and error.filename == "bash":
+                # It names the program only, but the files are opened there as well.
+                why = f"{error.strerror}: bash ./{script} > {stdout} 2> {stderr}, in {directory}"
+            self._tell("failed", tag, why[:1000])
         else:
             self._running[pid] = (tag, processors, descriptor)
             self._used += processors
             self._tell("started", tag, pid)
         finally:
             os.chdir("/")
+        return True
 
     def _reap(self) -> None:
         while self._running:

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 #: How long a spawner without a job may take to end.
 _END_S = 5.0
 
+#: The longest message of the spawner: it names as many jobs as have been taken ahead.
+_LIMIT_BYTES = 1 << 26
+
 PROGRAM = Path(__file__).with_name("_spawner.py")
 
 
@@ -42,11 +45,11 @@ class SpawnerClient:
     """Starts a spawner when there is something for it to do, and talks to it.
 
     :param hear: called with the words of each message.
-    :param lost: awaited when the spawner has died.
+    :param lost: awaited with the number of a spawner that has died.
     """
 
     def __init__(
-        self, options: BashOptions, hear: Callable[..., None], lost: Callable[[], Awaitable[None]]
+        self, options: BashOptions, hear: Callable[..., None], lost: Callable[[int], Awaitable[None]]
     ) -> None:
         self._options = options
         self._hear = hear
@@ -55,22 +58,28 @@ class SpawnerClient:
         self._reaper: threading.Thread | None = None
         self._listener: asyncio.Task[None] | None = None
         self._dropped: list[asyncio.Future[None]] = []
+        self._number = 0
+        self._starting = asyncio.Lock()
 
-    async def run(self, tasks: Sequence[LaunchTask]) -> None:
-        """Have jobs started.
+    async def run(self, tasks: Sequence[LaunchTask]) -> int:
+        """Have jobs started; answers the number of the spawner that has got them.
 
         :raises OSError: there can be no spawner.
         """
-        if self._writer is None:
-            await self._start()
+        async with self._starting:
+            if self._writer is None:
+                await self._start()
         ours = self._options.stdout
         for task in tasks:
             output = (None, None) if ours else (str(task.stdout), str(task.stderr))
             record = str(exit_record_path(task.directory, task.tag))
             self._say("run", task.tag, task.nproc, str(task.directory), task.script, *output, record)
+        return self._number
 
     async def drop(self, tags: Sequence[str]) -> None:
         """Have those forgotten that have not started; returns when the answer has been heard."""
+        async with self._starting:
+            pass  # jobs that wait for a new spawner come first
         if self._writer is None or not tags:
             return
         answered = asyncio.get_running_loop().create_future()
@@ -106,29 +115,35 @@ class SpawnerClient:
         # It may outlive us; if it does not, it is not left a zombie.
         self._reaper = threading.Thread(target=process.wait, daemon=True)
         self._reaper.start()
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        self._listener = asyncio.create_task(self._listen(reader))
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LIMIT_BYTES)
+        self._number += 1
+        self._listener = asyncio.create_task(self._listen(reader, self._number))
 
     def _say(self, *words: Any) -> None:
         if self._writer is not None:  # else it has died, and the listener sees to it
             self._writer.write(json.dumps(words).encode() + b"\n")
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _listen(self, reader: asyncio.StreamReader, number: int) -> None:
         with suppress(ConnectionError):
             while line := await reader.readline():
                 kind, *words = json.loads(line)
                 self._hear(kind, *words)
                 if kind == "dropped":
-                    self._dropped.pop(0).set_result(None)
+                    _answer(self._dropped.pop(0))
         await self._disconnect()
-        await self._lost()
+        await self._lost(number)
 
     async def _disconnect(self) -> None:
         writer, self._writer = self._writer, None
+        dropped, self._dropped = self._dropped, []
         if writer is not None:
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-        for answered in self._dropped:
-            answered.set_result(None)
-        self._dropped.clear()
+        for answered in dropped:
+            _answer(answered)
+
+
+def _answer(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():  # whoever waited may have been cancelled
+        waiting.set_result(None)

@@ -32,6 +32,7 @@ from motoko_plugins.generators._processes import (
     end_of,
     first_of,
     groups_of,
+    living,
     processes_of,
     signal_process,
     stop_groups,
@@ -49,12 +50,19 @@ _POLL_S = 0.05
 _POLL_ELSEWHERE_S = 2.0
 #: How long the spawner may take to tell the ends of jobs that were killed.
 _LAST_WORDS_S = 5.0
+#: How often what a job starts while it is stopped is looked for.
+_LAST_LOOKS = 5
 
 
 @attrs.define(eq=False)
 class _Job:
     task: LaunchTask
     pid: int | None = None
+    #: The number of the spawner that has got it.
+    spawner: int = 0
+    #: It is to be cancelled: no other spawner may start it.
+    unwanted: bool = False
+    #: It was stopped.
     cancelled: bool = False
     over: asyncio.Event = attrs.field(factory=asyncio.Event)
     #: Follows a job of another spawner.
@@ -91,13 +99,15 @@ class BashGenerator(JobGenerator):
     async def submit(self, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
         """Hand the jobs to the spawner, which starts them when there is room."""
         for task in batch:
-            self._jobs[task.tag] = _Job(task)
+            self._jobs.setdefault(task.tag, _Job(task))
         try:
-            await self._spawner.run(batch)
+            spawner = await self._spawner.run(batch)
         except OSError as error:
             for task in batch:
                 del self._jobs[task.tag]
             return [Submitted(tag=t.tag, error=f"cannot start {t.task}: {error}") for t in batch]
+        for task in batch:
+            self._jobs[task.tag].spawner = spawner
         return [Submitted(tag=task.tag, handle={}) for task in batch]
 
     # ------------------------------------------------------------------ what the spawner tells
@@ -128,13 +138,18 @@ class BashGenerator(JobGenerator):
             reason, message = "CANCELLED", ""
         self._ended.put_nowait(Ended(tag=tag, exit_code=code, reason=reason, message=message))
 
-    async def _spawner_lost(self) -> None:
-        """The spawner has died: what has begun is watched, the rest goes to the next one."""
+    async def _spawner_lost(self, spawner: int) -> None:
+        """A spawner has died: what has begun is watched, the rest goes to the next one."""
         log.warning("the spawner has died; the jobs under way go on")
-        jobs = [job for job in self._jobs.values() if job.watcher is None]
+        # (The next one may have got some already.)
+        jobs = [job for job in self._jobs.values() if job.watcher is None and job.spawner == spawner]
         begun = [job for job in jobs if read_exit_record(job.task.directory, job.task.tag)]
         self._watch([job.task for job in begun])
-        if again := [job.task for job in jobs if job not in begun]:
+        waiting = [job for job in jobs if job not in begun]
+        for job in waiting:
+            if job.unwanted:
+                self._end(job.task.tag, None, reason="CANCELLED")
+        if again := [job.task for job in waiting if not job.unwanted]:
             for answer in await self.submit(again):
                 if answer.error:
                     self._jobs[answer.tag] = _Job(next(t for t in again if t.tag == answer.tag))
@@ -145,22 +160,30 @@ class BashGenerator(JobGenerator):
     async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
         """Follow the jobs that have begun; the others are kept from beginning."""
         tasks = [task for task, _ in batch if task.tag not in self._jobs]
-        begun = [task for task in tasks if not forbid_execution(task.directory, task.tag)]
+        # (One whose directory was removed has no record; it runs all the same.)
+        alive = processes_of([task.tag for task in tasks]).keys()
+        begun = [t for t in tasks if not forbid_execution(t.directory, t.tag) or t.tag in alive]
         self._watch(begun)
         return {task.tag for task, _ in batch if task.tag in self._jobs}
 
     def _watch(self, tasks: Sequence[LaunchTask]) -> None:
         found = processes_of([task.tag for task in tasks])
         for task in tasks:
-            job = self._jobs[task.tag] = _Job(task, pid=first_of(found.get(task.tag, ())))
+            job = self._jobs.setdefault(task.tag, _Job(task))
+            job.pid = job.pid or first_of(found.get(task.tag, ()))
             job.watcher = asyncio.create_task(self._follow(job))
 
     async def _follow(self, job: _Job) -> None:
         """Wait for the end of a job that another spawner has started."""
-        task, has_ended = job.task, False
+        task, has_ended, told = job.task, False, False
         while (record := read_exit_record(task.directory, task.tag)) and record.exit_code is None:
             host, _, spawner = record.job.rpartition(":")
             if host != socket.gethostname():
+                if not told:
+                    log.warning(
+                        "%s was begun on %s, and is waited for until it has ended there", task.task, host
+                    )
+                    told = True
                 await asyncio.sleep(_POLL_ELSEWHERE_S)  # its processes cannot be seen from here
                 continue
             # In this order: a spawner writes how a job ended before the process disappears.
@@ -175,6 +198,8 @@ class BashGenerator(JobGenerator):
             else:
                 record = read_exit_record(task.directory, task.tag)
                 break
+        if record is None and job.pid is not None:
+            await end_of(job.pid)  # its directory was removed
         code = record.exit_code if record else None
         if code is None:
             # What is left of it would run beside its next attempt.
@@ -194,13 +219,22 @@ class BashGenerator(JobGenerator):
 
         Returns when nothing of them is left. Tags that are not at work are ignored.
         """
-        jobs = [job for tag in tags if (job := self._jobs.get(tag))]
+        wanted = [job for tag in tags if (job := self._jobs.get(tag))]
+        for job in wanted:
+            job.unwanted = True
+        await self._spawner.drop([job.task.tag for job in wanted if job.watcher is None])
+        # (Those that had begun have told their process meanwhile, and those that have ended by themselves
+        # how: messages keep their order.)
+        jobs = [job for job in wanted if not job.over.is_set()]
         for job in jobs:
             job.cancelled = True
-        await self._spawner.drop([job.task.tag for job in jobs if job.watcher is None])
-        # (Those that had begun have told their process meanwhile: messages keep their order.)
-        groups = {job.pid for job in jobs if job.pid is not None}
-        await stop_groups(groups | groups_of([job.task.tag for job in jobs]), grace_s)
+        found = groups_of([job.task.tag for job in wanted])
+        await stop_groups(found | {job.pid for job in jobs if job.pid is not None}, grace_s)
+        # A job can start something in a session of its own when it is told to end.
+        for _ in range(_LAST_LOOKS):
+            if not (rest := living(groups_of([job.task.tag for job in wanted]))):
+                break
+            await stop_groups(rest, 0)
         with suppress(asyncio.TimeoutError):
             over = asyncio.gather(*(job.over.wait() for job in jobs))
             await asyncio.wait_for(over, _LAST_WORDS_S)

@@ -96,3 +96,9 @@ def test_tracebacks_of_the_databases_libraries_are_for_debugging(level: int, hea
     with output.log_lines(level):
         assert library.isEnabledFor(logging.CRITICAL) is heard
     assert library.isEnabledFor(logging.CRITICAL)
+
+
+def test_generators_of_ours_are_heard(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.log_lines(logging.INFO):
+        logging.getLogger("motoko_plugins.generators.bash").info("the spawner has died")
+    assert capsys.readouterr().err.endswith(" the spawner has died\n")

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from motoko_core.launch.launcher import Launcher
+from motoko_core.study.feed import feed_of
+from motoko_core.task_manager import TaskManager
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, set_state
 from tests.launching import entries_of, launching, read_line, release, settled
@@ -81,3 +89,31 @@ async def test_a_mark_of_an_earlier_execution_is_forgotten(scripts: Workflow) ->
     async with launching(scripts):
         (entries,) = await settled(scripts, run)
     assert entries["state"] == "FINISHED"
+
+
+async def test_a_run_that_is_marked_before_its_generator_has_got_it_never_starts(
+    scripts: Workflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = create_tasks(scripts, label=f"touch {tmp_path}/executed")
+    prepare = Launcher._prepare
+    looks = []
+
+    async def marked_meanwhile(self: Launcher, manager: TaskManager, tags: Mapping[int, str]) -> Any:
+        tasks = await prepare(self, manager, tags)
+        if not looks:
+            looks.append(manager)
+            handle = entries_of(scripts, run)["handle"]
+            set_state(scripts, run, "TOBELAUNCHED", cancel=handle["tag"])
+            # Another study takes its time meanwhile.
+            with feed_of(manager.database) as feed:
+                await feed.current()
+            self._take_in()
+            await asyncio.sleep(0.1)
+        return tasks
+
+    monkeypatch.setattr(Launcher, "_prepare", marked_meanwhile)
+    async with launching(scripts):
+        (entries,) = await settled(scripts, run)
+    assert (entries["state"], entries["failure"]) == ("FAILED", {**CANCELLED, "exit_code": None})
+    assert "cancel" not in entries
+    assert not (tmp_path / "executed").exists()
