@@ -29,7 +29,8 @@ def make_task(root: Path, text: str, number: int = 1, **changes: Any) -> LaunchT
     directory.mkdir(exist_ok=True)
     (directory / "launch.sh").write_text(text)
     values: dict[str, Any] = {
-        "tag": f"motoko-add-{number}-{next(_numbers)}",
+        # (Processes are found by it, and other tests run beside this one.)
+        "tag": f"motoko-add-{number}-{os.getpid()}-{next(_numbers)}",
         "task": f"add.{number}",
         "run_id": number,
         "run_name": "wf",
