@@ -23,6 +23,8 @@ from motoko_plugins.generators._environment import job_environment
 
 log = logging.getLogger(__name__)
 
+#: How long a spawner may take to answer.
+_ANSWER_S = 10.0
 #: How long a spawner without a job may take to end.
 _END_S = 5.0
 
@@ -77,7 +79,10 @@ class SpawnerClient:
         return self._number
 
     async def drop(self, tags: Sequence[str]) -> None:
-        """Have those forgotten that have not started; returns when the answer has been heard."""
+        """Have those forgotten that have not started; returns when the answer has been heard.
+
+        A spawner that is stopped answers when it goes on; it is not waited for all the time.
+        """
         async with self._starting:
             pass  # jobs that wait for a new spawner come first
         if self._writer is None or not tags:
@@ -85,7 +90,7 @@ class SpawnerClient:
         answered = asyncio.get_running_loop().create_future()
         self._dropped.append(answered)
         self._say("drop", list(tags))
-        await answered
+        await asyncio.wait({answered}, timeout=_ANSWER_S)
 
     async def close(self, *, idle: bool) -> None:
         """Leave the spawner alone; it ends with its last job.

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from motoko_core.interfaces import Ended, LaunchTask, exit_record_path
+from motoko_plugins.generators import _spawner_client, bash
 from motoko_plugins.generators._processes import processes_of, signal_process
 from motoko_plugins.generators.bash import BashGenerator, BashOptions
 from tests.conftest import TIMEOUT_S
@@ -42,6 +43,25 @@ async def cancel_while_the_spawner_dies(
     await asyncio.sleep(0)
     spawner.kill()
     await soon(cancelling)
+
+
+async def test_a_spawner_that_is_stopped_does_not_hold_up_a_cancellation(
+    generator: BashGenerator, tmp_path: Path, fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_spawner_client, "_ANSWER_S", 0.1)
+    monkeypatch.setattr(bash, "_LAST_WORDS_S", 0.1)
+    wide = make_task(tmp_path, f"echo > {fifo}; read < {fifo}", 1, nproc=4)
+    doomed = make_task(tmp_path, "touch started", 2)
+    await generator.submit([wide, doomed])
+    await read_line(fifo)
+    spawner = spawner_of(wide)
+    spawner.suspend()
+    await soon(generator.cancel([doomed.tag]))
+    await release(fifo)
+    spawner.resume()
+    ends = await next_ends(generator, 2)
+    assert {(end.tag, end.reason) for end in ends} == {(wide.tag, None), (doomed.tag, "CANCELLED")}
+    assert not (doomed.directory / "started").exists()
 
 
 async def test_a_waiting_job_stays_cancelled_when_the_spawner_dies(
