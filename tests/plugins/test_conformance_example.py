@@ -40,6 +40,10 @@ class TestNice(GeneratorConformance):
     options: ClassVar[Mapping[str, Any]] = {"slots": 8, "poll_interval_s": 0.05}
     many: ClassVar[int] = 50  # it is an example; one process after the other is enough for it
 
+    # The launcher's part is tried with the generators that come with Motoko.
+    test_a_launcher_that_dies_is_continued = None
+    test_a_launcher_that_dies_again_and_again = None
+
     @pytest.fixture(scope="class")
     @classmethod
     def scheduler(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
