@@ -24,7 +24,7 @@ def task(number: int, **changes: Any) -> LaunchTask:
         "task": f"add.{number}",
         "run_id": number,
         "run_name": "wf",
-        "directory": Path(f"/work/BD-add-runs/run-{number}"),
+        "directory": Path(f"/data/BD-add-runs/run-{number}"),
         "script": "launch.sh",
     }
     return LaunchTask(**(values | changes))
@@ -48,7 +48,7 @@ def submission(options: SlurmOptions, elements: Mapping[int, list[LaunchTask]]) 
             {"options": ["time=1:00:00", "-p debug"], "module": ["gcc/12", "openmpi"], "runs_per_job": 2},
             {
                 0: [task(1, nproc=4), task(2, nproc=4)],
-                1: [task(3, nproc=4, directory=Path("/work/it's\n#SBATCH --array=0-9"), script="a b.sh")],
+                1: [task(3, nproc=4, directory=Path("/data/it's\n#SBATCH --array=0-9"), script="a b.sh")],
             },
         ),
         (

@@ -84,11 +84,11 @@ rm -f -- "$motoko_messages"
 motoko_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}"
 case ${SLURM_ARRAY_TASK_ID:-0} in
 0)
-    motoko_run motoko-add-1-0123456789ab /work/BD-add-runs/run-1 launch.sh /work/BD-add-runs/run-1/wf.o1 /work/BD-add-runs/run-1/wf.e1
-    motoko_run motoko-add-2-0123456789ab /work/BD-add-runs/run-2 launch.sh /work/BD-add-runs/run-2/wf.o2 /work/BD-add-runs/run-2/wf.e2
+    motoko_run motoko-add-1-0123456789ab /data/BD-add-runs/run-1 launch.sh /data/BD-add-runs/run-1/wf.o1 /data/BD-add-runs/run-1/wf.e1
+    motoko_run motoko-add-2-0123456789ab /data/BD-add-runs/run-2 launch.sh /data/BD-add-runs/run-2/wf.o2 /data/BD-add-runs/run-2/wf.e2
     ;;
 1)
-    motoko_run motoko-add-3-0123456789ab $'/work/it\'s\x0a#SBATCH --array=0-9' 'a b.sh' $'/work/it\'s\x0a#SBATCH --array=0-9/wf.o3' $'/work/it\'s\x0a#SBATCH --array=0-9/wf.e3'
+    motoko_run motoko-add-3-0123456789ab $'/data/it\'s\x0a#SBATCH --array=0-9' 'a b.sh' $'/data/it\'s\x0a#SBATCH --array=0-9/wf.o3' $'/data/it\'s\x0a#SBATCH --array=0-9/wf.e3'
     ;;
 esac
 exit "$motoko_code"

@@ -36,7 +36,7 @@ motoko_run() {
 motoko_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}"
 case ${SLURM_ARRAY_TASK_ID:-0} in
 4)
-    motoko_run motoko-add-5-0123456789ab /work/BD-add-runs/run-5 launch.sh /work/BD-add-runs/run-5/wf.o5 /work/BD-add-runs/run-5/wf.e5
+    motoko_run motoko-add-5-0123456789ab /data/BD-add-runs/run-5 launch.sh /data/BD-add-runs/run-5/wf.o5 /data/BD-add-runs/run-5/wf.e5
     ;;
 esac
 exit "$motoko_code"

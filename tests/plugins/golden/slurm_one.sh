@@ -61,7 +61,7 @@ trap 'motoko_warn USR1' USR1
 motoko_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}"
 case ${SLURM_ARRAY_TASK_ID:-0} in
 0)
-    motoko_run motoko-add-7-0123456789ab /work/BD-add-runs/run-7 launch.sh /work/BD-add-runs/run-7/wf.o7 /work/BD-add-runs/run-7/wf.e7
+    motoko_run motoko-add-7-0123456789ab /data/BD-add-runs/run-7 launch.sh /data/BD-add-runs/run-7/wf.o7 /data/BD-add-runs/run-7/wf.e7
     ;;
 esac
 exit "$motoko_code"
