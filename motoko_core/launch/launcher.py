@@ -23,7 +23,7 @@ from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
-from motoko_core.launch import records, workspace
+from motoko_core.launch import records
 from motoko_core.launch.queue import WaitingRuns
 from motoko_core.launch.recovery import OtherService, recover
 from motoko_core.launch.service import InHand, Service
@@ -79,7 +79,7 @@ class Launcher:
         self._ends: dict[TaskManager, list[Ended]] = {}
         #: Tags whose cancellation was asked for, and the cancellations under way.
         self._cancelled: set[str] = set()
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._cancelling: set[asyncio.Future[None]] = set()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._writer = Writer(self._stop)
@@ -318,11 +318,7 @@ class Launcher:
                 continue
             task = job[1]
             self._cancelled.discard(end.tag)
-            good = end.exit_code == 0 and end.reason is None
-            words = "" if good else workspace.stderr_tail(task.stderr)
-            if end.message:
-                words = f"{words}\n{end.message}" if words and words[-1] != "\n" else words + end.message
-            found[task.run_id] = end, words
+            found[task.run_id] = end, records.told(end, task)
             said = f": {end.message}" if end.message else ""
             logger.info("%s ended: exit code %s %s%s", task.task, end.exit_code, end.reason or "", said)
         return found
@@ -345,7 +341,12 @@ class Launcher:
                 # Jobs may take their time to end, and the others go on.
                 task = asyncio.ensure_future(generator.cancel(some))
                 self._cancelling.add(task)
-                task.add_done_callback(self._cancelling.discard)
+                task.add_done_callback(self._has_cancelled)
+
+    def _has_cancelled(self, task: asyncio.Future[None]) -> None:
+        self._cancelling.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("jobs could not be cancelled", exc_info=error)
 
     async def _let_end(self) -> None:
         """Wait for the jobs whose runs are over already: their scripts are about to exit."""

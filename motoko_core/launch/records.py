@@ -257,6 +257,15 @@ def cancel(run: Any) -> None:
     run.entries.update({"state": FAILED, "failure": failure})
 
 
+def told(ended: Ended, task: LaunchTask) -> str:
+    """What is told of a failure: the end of the run's standard error, and what the generator knows."""
+    good = ended.exit_code == 0 and ended.reason is None
+    words = "" if good else workspace.stderr_tail(task.stderr)
+    if not ended.message:
+        return words
+    return f"{words.rstrip()}\n{ended.message}".lstrip()
+
+
 def settle(manager: TaskManager, ends: Mapping[int, tuple[Ended, str]]) -> None:
     """Write how runs ended, unless their scripts did. ``ends``: run id -> the end, and its stderr's end."""
     for run_id, run in _runs(manager, ends):

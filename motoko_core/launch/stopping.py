@@ -13,7 +13,7 @@ from ZODB.POSException import StorageError
 
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask
-from motoko_core.launch import records, workspace
+from motoko_core.launch import records
 from motoko_core.launch.generators import generator_name, other_service, services
 from motoko_core.launch.recovery import OtherService, by_generator, look, with_settings
 from motoko_core.locks import held
@@ -137,18 +137,12 @@ async def _stop(generator: JobGenerator, tasks: Mapping[str, LaunchTask], timeou
             await asyncio.wait({all_ended}, timeout=_GRACE_S)
             await generator.cancel(sorted(over - {end.tag for end in ends}))
         await asyncio.wait({all_ended}, timeout=timeout_s)
-    return [(tasks[end.tag].run_id, end, _told(end, tasks[end.tag])) for end in ends]
+    return [(tasks[end.tag].run_id, end, records.told(end, tasks[end.tag])) for end in ends]
 
 
 def _never(run_id: int, tag: str) -> _End:
     """One that was claimed, and never started."""
     return run_id, Ended(tag=tag, exit_code=None, reason=CANCELLED), ""
-
-
-def _told(end: Ended, task: LaunchTask) -> str:
-    good = end.exit_code == 0 and end.reason is None
-    stderr = "" if good else workspace.stderr_tail(task.stderr)
-    return f"{stderr.rstrip()}\n{end.message}".strip()
 
 
 def _write(manager: TaskManager, ends: Sequence[_End], hand_back: bool) -> None:
