@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from motoko_core.errors import ConfigError, nearest
+from motoko_plugins.generators._option_values import module_names, seconds, whole
 
 #: Options that would make qsub do something else than submit one job that Motoko can follow.
 _OURS = {
@@ -90,22 +91,7 @@ def _options(value: Any) -> tuple[str, ...]:
     return run_options(value, "pbs_options")
 
 
-def _modules(value: Any) -> tuple[str, ...]:
-    """Accept one name as well as a list of them."""
-    items = value.split() if isinstance(value, str) else list(value or ())
-    return tuple(str(item).strip() for item in items)
-
-
-def _whole(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{attribute.name} = {value!r} is not a positive whole number", where="pbs_options")
-
-
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-        raise ConfigError(
-            f"{attribute.name} = {value!r} is not a positive number of seconds", where="pbs_options"
-        )
+_whole, _seconds = whole("pbs_options"), seconds("pbs_options")
 
 
 def _walltime(value: Any) -> str | None:
@@ -137,7 +123,7 @@ class PbsOptions:
     """
 
     options: tuple[str, ...] = attrs.field(default=(), converter=_options)
-    module: tuple[str, ...] = attrs.field(default=(), converter=_modules)
+    module: tuple[str, ...] = attrs.field(default=(), converter=module_names)
     walltime: str | None = attrs.field(default="48:00:00", converter=_walltime, validator=_time)
     runs_per_job: int = attrs.field(default=1, validator=_whole)
     max_jobs: int | None = attrs.field(default=None, validator=attrs.validators.optional(_whole))

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from motoko_core.errors import ConfigError, nearest
+from motoko_plugins.generators._option_values import module_names, seconds, whole
 
 _LONG_NAMES = {
     **{"A": "account", "a": "array", "b": "begin", "B": "extra-node-info", "c": "cpus-per-task"},
@@ -98,24 +99,7 @@ def _options(value: Any) -> tuple[str, ...]:
     return run_options(value, "slurm_options")
 
 
-def _names(value: Any) -> tuple[str, ...]:
-    """Accept one name as well as a list of them."""
-    items = value.split() if isinstance(value, str) else list(value or ())
-    return tuple(str(item).strip() for item in items)
-
-
-def _whole(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(
-            f"{attribute.name} = {value!r} is not a positive whole number", where="slurm_options"
-        )
-
-
-def _seconds(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9:
-        raise ConfigError(
-            f"{attribute.name} = {value!r} is not a positive number of seconds", where="slurm_options"
-        )
+_whole, _seconds = whole("slurm_options"), seconds("slurm_options")
 
 
 def _boolean(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
@@ -153,7 +137,7 @@ class SlurmOptions:
     """
 
     options: tuple[str, ...] = attrs.field(default=(), converter=_options)
-    module: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    module: tuple[str, ...] = attrs.field(default=(), converter=module_names)
     runs_per_job: int = attrs.field(default=1, validator=_whole)
     max_jobs: int | None = attrs.field(
         default=None, validator=attrs.validators.optional(_whole), metadata={"shared": True}
