@@ -45,8 +45,10 @@ _MARK = "motoko"
 class _Buffer(TransactionBuffer):  # type: ignore[misc]
     """What a transaction has stored, in a file."""
 
-    def begin(self, mark: str) -> None:
+    def begin(self, mark: str, *, cached: bool) -> None:
         self.mark = mark
+        #: Whether the client's cache gets it.
+        self.cached = cached
         #: One of the objects that the transaction writes.
         self.witness: bytes | None = None
         #: The serials that are replaced, of the objects that are not new.
@@ -61,7 +63,7 @@ class _Buffer(TransactionBuffer):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes, bool]]:
         # ZEO goes through this to bring its cache up to date. Of a new object there is no older state in it.
-        if self.size <= _CACHED_BYTES or self.server_resolved:
+        if self.server_resolved or (self.cached and self.size <= _CACHED_BYTES):
             yield from super().__iter__()
             return
         self.file.seek(0)
@@ -120,6 +122,11 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
         """Hear of everything that was committed before this call."""
         self._call("ping")  # the server announces and answers in one order
 
+    @property
+    def keeps_copies(self) -> bool:
+        """Whether what was read or written is read again from the client's own cache."""
+        return True
+
     # ------------------------------------------------------------------ storing
 
     def tpc_begin(self, txn: Any, *args: Any, **kwargs: Any) -> None:
@@ -128,7 +135,7 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
         super().tpc_begin(txn, *args, **kwargs)
         buffer = txn.data(self)
         buffer.__class__ = _Buffer  # ZEO does not ask which it should be
-        buffer.begin(mark)
+        buffer.begin(mark, cached=self.keeps_copies)
 
     def store(self, oid: bytes, serial: bytes, data: bytes, version: str, txn: Any) -> None:
         buffer = self._check_trans(txn, "store")

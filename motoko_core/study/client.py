@@ -25,6 +25,7 @@ from motoko_core.study.bulk_client import BulkClient
 from motoko_core.study.connection import SpillingConnection
 from motoko_core.study.datafile import BACKUP_HINT, damaged
 from motoko_core.study.health import is_silent
+from motoko_core.study.local_file import LocalFile
 
 if TYPE_CHECKING:
     from motoko_core.study.pulse import Pulse
@@ -70,6 +71,8 @@ class StudyClient(BulkClient):
     def __init__(self, server: Server, pulse: Pulse | None = None, **options: Any) -> None:
         self._motoko_server = server
         self._pulse = pulse
+        #: The database's file, if it can be read here.
+        self.file: LocalFile | None = None
         super().__init__(server.address, **options)
 
     @property
@@ -87,16 +90,28 @@ class StudyClient(BulkClient):
         if self._pulse is not None:
             self._pulse.heard()
 
+    @property
+    def keeps_copies(self) -> bool:
+        return self.file is None
+
+    def notify_connected(self, conn: Any, info: Any) -> None:
+        self.file = None  # it may be another one than before
+        super().notify_connected(conn, info)
+
     def notify_disconnected(self) -> None:
         if self._pulse is not None:
             self._pulse.doubt()
         super().notify_disconnected()
 
     def prefetch(self, oids: Iterable[bytes], tid: bytes) -> None:
+        if self.file is not None and self.file.covers(tid):
+            return  # nothing is gained by reading it twice
         # Nobody asks what became of it: whoever needs an object reads it, and is told then what is wrong.
         self._server.prefetch(oids, tid).add_done_callback(lambda future: future.exception())
 
     def loadBefore(self, oid: bytes, tid: bytes) -> Any:
+        if self.file is not None and (found := self.file.load_before(oid, tid)):
+            return found
         try:
             return super().loadBefore(oid, tid)
         except ServerException as error:

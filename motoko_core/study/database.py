@@ -22,6 +22,7 @@ from motoko_core.study.client import StudyClient, StudyDB
 from motoko_core.study.constraints import Names
 from motoko_core.study.index import RunIndex
 from motoko_core.study.layout import MOTOKO_SCHEMA, find_schema
+from motoko_core.study.local_file import LocalFile
 from motoko_core.study.probe import UP, state_of
 from motoko_core.study.pulse import Pulse
 from motoko_core.study.server import Server, study_server
@@ -30,6 +31,8 @@ from motoko_core.study.turns import LIMIT_S, Turns, turns_in
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
+
+    from motoko_core.study.record_file import RecordFile
 
 logger = logging.getLogger("motoko")
 
@@ -275,6 +278,10 @@ class StudyDatabase(Database):
             if self._index is None:
                 self._index = RunIndex(self)
             return self._index
+
+    def read_locally(self, file: RecordFile) -> None:
+        """Read objects from the database's file from now on, as long as the connection lasts."""
+        self.db.storage.file = LocalFile(self.server.data, file)
 
     @property
     def names(self) -> Names:

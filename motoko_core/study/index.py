@@ -12,14 +12,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import transaction
 from ZODB.utils import p64, u64
 
 from motoko_core.interfaces import RunChange
-from motoko_core.study.record_file import RecordFile, Unexpected
+from motoko_core.study.plain_objects import Unexpected
+from motoko_core.study.record_file import RecordFile
 from motoko_core.study.rows import Rows
 from motoko_core.study.run_table import RunTable, States
 
@@ -202,13 +202,23 @@ class RunIndex:
             old, self._table = self._table, self._filled()
             before: States = {i: old.rows.value(i, "state") for i in self._table.differing(old)}
         else:
-            before = self._table.update(set(self._polled))
+            before = self._updated(set(self._polled))
         if len(self._log) == self._log.maxlen:
             self._log_start = self._log[0][0]
         self._log.append((self.snapshot, frozenset(before)))
         return [
             RunChange(run_id=i, before=before[i], after=self.rows.value(i, "state")) for i in sorted(before)
         ]
+
+    def _updated(self, oids: set[bytes]) -> States:
+        file = self._study.db.storage.file
+        records = file and file.records(self._storage._start)
+        if records is not None:
+            try:
+                return self._table.update(oids, records)
+            except (Unexpected, OSError) as error:
+                logger.debug("%s is read with ZODB: %s", self._study.server.data, error)
+        return self._table.update(oids)
 
     def _filled(self) -> RunTable:
         if self._study.server.is_local:
@@ -221,14 +231,16 @@ class RunIndex:
         return table
 
     def _filled_from_file(self) -> RunTable:
-        with closing(RecordFile(self._study.server.data)) as file:
-            table = RunTable(self._connection)
-            table.fill_from(file, self._study.config.name)
-            # What the file is ahead of us will be announced; it is read again then.
-            table.end = p64(u64(file.last) + 1)
-            if table.end < self._storage._start:
-                raise Unexpected("it is not the file of the server")
-            return table
+        path = self._study.server.data
+        file = RecordFile(path)
+        table = RunTable(self._connection)
+        table.fill_from(file, self._study.config.name)
+        # What the file is ahead of us will be announced; it is read again then.
+        table.end = p64(u64(file.last) + 1)
+        if table.end < self._storage._start:
+            raise Unexpected("it is not the file of the server")
+        self._study.read_locally(file)
+        return table
 
     # ------------------------------------------------------------------ announcements
 

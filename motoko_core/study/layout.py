@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from motoko_core.study.record_file import ROOT, RecordFile, Reference, Unexpected
+from motoko_core.study.plain_objects import ROOT, Records, Reference, Unexpected
 
 #: The layout of what Motoko itself keeps in a study's tree. A study made by a later one is refused; one
 #: that does not say, made by Motoko 0.1 or BlackDynamite, is as good as the first.
@@ -21,7 +21,7 @@ def find_schema(schemas: Iterable[str], study: str) -> str | None:
     return None
 
 
-def trees_of(file: RecordFile, study: str) -> tuple[Reference, Reference]:
+def trees_of(file: Records, study: str) -> tuple[Reference, Reference]:
     """Where a study's runs and jobs are in its file.
 
     :raises Unexpected: there is no such study in it, or nothing is where it should be.

@@ -9,14 +9,13 @@ Only what is as usual is understood; anything else is :class:`Unexpected`, and t
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import struct
+import weakref
 from array import array
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+from motoko_core.study.plain_objects import Records, Unexpected
 
 _MAGIC = b"FS30"
 #: id, length, status, lengths of user, description and extension (``ZODB/FileStorage/format.py``).
@@ -32,73 +31,64 @@ _USUAL_LENGTH = 768
 #: The table of places takes 8 bytes per id; ids are given one after the other.
 _HIGHEST_ID = 2**27
 
-_TREE, _BUCKET = ("BTrees.OOBTree", "OOBTree"), ("BTrees.OOBTree", "OOBucket")
-#: Classes of objects that are only walked through; importing them takes longer than reading 10,000 runs.
-RUN, JOB = ("BlackDynamite.run_zeo", "RunZEO"), ("BlackDynamite.job", "JobZEO")
-_WALKED = {
-    *(_TREE, _BUCKET, ("BTrees.OOBTree", "OOSet"), ("persistent.mapping", "PersistentMapping")),
-    *(("BlackDynamite.lowercase_btree", "PersistentLowerCaseBTree"), RUN, JOB),
-}
 
-
-class Unexpected(Exception):
-    """The file has something in it that only ZODB itself knows how to read, or to refuse."""
-
-
-class Reference:
-    """A link from one object to another."""
-
-    __slots__ = ("oid",)
-
-    def __init__(self, oid: int) -> None:
-        self.oid = oid
-
-
-#: What every database begins with.
-ROOT = Reference(0)
-
-
-class RecordFile:
+class RecordFile(Records):
     """The objects of a FileStorage as they were last committed when it was opened.
 
-    What is committed later does not show, and a file that is packed or replaced meanwhile is still read.
+    What is committed later does not show before :meth:`follow`, and a file that is packed or replaced
+    meanwhile is still read.
 
     :raises Unexpected: it is not a FileStorage as usual.
     :raises OSError: it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._descriptor = self._file.fileno()
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # With the last reference: other threads may be reading when somebody has done with it.
+        self._close = weakref.finalize(self, os.close, self._descriptor)
         #: Object id -> where its latest record is; 0: it has none.
         self._places = array("Q")
         #: The id of the last transaction.
         self.last = bytes(8)
+        #: Where the next one begins.
+        self._end = len(_MAGIC)
         try:
-            self._scan()
-        except struct.error as error:  # it became shorter meanwhile
-            self.close()
-            raise Unexpected("the file ends too early") from error
+            if os.pread(self._descriptor, len(_MAGIC), 0) != _MAGIC:
+                raise Unexpected("it is not a FileStorage")
+            self.follow()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        self._file.close()
+        self._close()
+
+    def follow(self) -> None:
+        """Take in what was committed since; one thread at a time.
+
+        :raises Unexpected: it is not as usual.
+        :raises OSError: it cannot be read.
+        """
+        try:
+            self._scan()
+        except struct.error as error:  # it became shorter meanwhile
+            raise Unexpected("the file ends too early") from error
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the file at a path is still this one."""
+        try:
+            return os.path.samestat(path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     # Mapping the file into memory would be simpler, but a server that cuts off an unfinished transaction
     # would kill the reader with SIGBUS.
     def _scan(self) -> None:
         descriptor, places, record_length = self._descriptor, self._places, _RECORD.size
         size = os.fstat(descriptor).st_size
-        if os.pread(descriptor, 4, 0) != _MAGIC:
-            raise Unexpected("it is not a FileStorage")
-        data, base, limit = (
-            b"",
-            0,
-            0,
-        )  # ``data`` is the file from ``base`` on; ``limit``: read no header there
-        begin = 4
+        # ``data`` is the file from ``base`` on; ``limit``: read no header there
+        data, base, limit = b"", 0, 0
+        begin = self._end
         while begin + _TRANSACTION.size <= size:
             if begin >= limit:
                 data, base, limit = self._chunk(begin)
@@ -128,7 +118,7 @@ class RecordFile:
             if _LENGTH.unpack_from(data, at - base)[0] != length:
                 raise Unexpected("a transaction with two lengths")
             self.last = tid
-            begin = end + 8
+            begin = self._end = end + 8
 
     def _chunk(self, at: int) -> tuple[bytes, int, int]:
         data = os.pread(self._descriptor, _CHUNK, at)
@@ -141,99 +131,50 @@ class RecordFile:
 
     # ------------------------------------------------------------------ objects
 
-    def state(self, reference: Reference) -> tuple[Any, int]:
-        """An object's state, and the number of links to other objects in it."""
-        _, state, links = self.load(reference)
-        return state, links
+    def revision(self, oid: int, before: bytes | None = None) -> tuple[bytes, bytes, bytes | None] | None:
+        """An object as it was before a transaction: its data, the transaction that wrote it, and the next one
+        that did (None: none that was taken in). None: there is nothing here that says so by itself.
 
-    def load(self, reference: Reference) -> tuple[Any, Any, int]:
-        """An object's class as (module, name) if it is one of BlackDynamite's, its state, and its links."""
-        try:
-            return self._load(reference)
-        except Unexpected:
-            raise
-        except Exception as error:  # unpickling may raise anything
-            raise Unexpected(f"object {reference.oid}: {error!r}") from error
+        :param before: None: as it was last committed. Of what was not taken in yet, nothing is known.
+        :raises Unexpected: the file is damaged.
+        :raises OSError: it cannot be read.
+        """
+        following: bytes | None = None
+        place = self._places[oid] if oid < len(self._places) else 0
+        while place:
+            data = os.pread(self._descriptor, _USUAL_LENGTH, place)
+            try:
+                found, tid, earlier, _, _, length = _RECORD.unpack_from(data)
+            except struct.error as error:
+                raise Unexpected("the file ends too early") from error
+            if found != oid:
+                raise Unexpected(f"object {found} in the place of {oid}")
+            if before is None or tid < before:
+                if not length:  # it points back at earlier data
+                    return None
+                if length > _USUAL_LENGTH - _RECORD.size:
+                    data = os.pread(self._descriptor, _RECORD.size + length, place)
+                state = data[_RECORD.size : _RECORD.size + length]
+                return (state, tid, following) if len(state) == length else None
+            following, place = tid, earlier
+        return None
 
-    def _load(self, reference: Reference) -> tuple[Any, Any, int]:
-        place = self._places[reference.oid]
-        data = os.pread(self._descriptor, _USUAL_LENGTH, place)
-        oid, _, _, _, _, length = _RECORD.unpack_from(data)
-        if not place or oid != reference.oid or not length:
-            raise Unexpected(f"object {reference.oid} has no data")
-        if length > _USUAL_LENGTH - _RECORD.size:
-            data = os.pread(self._descriptor, _RECORD.size + length, place)
-        buffer = _Buffer(data)
-        buffer.seek(_RECORD.size)
-        unpickler = _Unpickler(buffer)
-        unpickler.links = 0
-        kind = unpickler.load()
-        return kind, unpickler.load(), unpickler.links
-
-    def items(self, tree: Reference) -> Iterator[tuple[Any, Any]]:
-        """(key, value) of a tree, by key; values are :class:`Reference` where they are objects."""
-        for _, keys, values in self.buckets(tree):
-            yield from zip(keys, values, strict=True)
-
-    def buckets(self, tree: Reference) -> Iterator[tuple[int | None, Sequence[Any], Sequence[Any]]]:
-        """(object id, keys, values) of a tree's buckets, in order; the id is None of one inside the tree."""
-        try:
-            kind, state, links = self.load(tree)
-            if kind != _TREE:
-                raise Unexpected(f"{kind!r} instead of a tree")
-            if state is None:
-                return
-            place: Reference | None = None
-            if len(state) == 1:  # a small tree keeps its only bucket inside
-                bucket, following = _checked(state[0][0], links)
-            else:
-                place = state[1]
-                bucket, following = self._bucket(state[1])
-            while True:
-                yield None if place is None else place.oid, bucket[::2], bucket[1::2]
-                if following is None:
-                    return
-                place = following
-                bucket, following = self._bucket(place)
-        except Unexpected:
-            raise
-        except Exception as error:
-            raise Unexpected(f"a tree: {error!r}") from error
-
-    def _bucket(self, reference: Reference) -> tuple[Any, Reference | None]:
-        kind, state, links = self.load(reference)
-        if kind != _BUCKET:
-            raise Unexpected(f"{kind!r} instead of a bucket")
-        return _checked(state, links)
+    def data(self, oid: int) -> bytes:
+        found = self.revision(oid)
+        if found is None:
+            raise Unexpected(f"object {oid} has no data")
+        return found[0]
 
 
-def _checked(bucket: Any, links: int) -> tuple[Any, Reference | None]:
-    """The keys and values of a bucket in turn, and the next bucket."""
-    following = bucket[1] if len(bucket) == 2 else None
-    if links != sum(type(value) is Reference for value in bucket[0][1::2]) + (following is not None):
-        raise Unexpected("a value with an object in it")
-    return bucket[0], following
+class EarlierRecords(Records):
+    """The objects of a file as they were before a transaction, whatever the file takes in meanwhile."""
 
+    def __init__(self, file: RecordFile, before: bytes) -> None:
+        self._file = file
+        self._before = before
 
-class _Buffer(io.BytesIO):
-    # Unpickling takes half the time when it can look ahead.
-    def peek(self, size: int = -1) -> bytes:
-        return self.getvalue()[self.tell() :]
-
-
-class _Unpickler(pickle.Unpickler):
-    links: int
-
-    def persistent_load(self, link: Any) -> Reference:
-        self.links += 1
-        oid, _ = link  # links to other databases, and weak ones, look otherwise
-        return Reference(int.from_bytes(oid, "big"))
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _WALKED:
-            return module, name
-        if module in ("builtins", "datetime"):
-            return super().find_class(module, name)
-        from ZODB.broken import find_global
-
-        return find_global(module, name)
+    def data(self, oid: int) -> bytes:
+        found = self._file.revision(oid, self._before)
+        if found is None:
+            raise Unexpected(f"object {oid} has no data before {self._before!r}")
+        return found[0]

@@ -18,7 +18,7 @@ from typing import Any
 from persistent import Persistent
 from ZODB.utils import p64
 
-from motoko_core.study.record_file import Reference
+from motoko_core.study.plain_objects import Reference
 
 _SCALARS = (str, int, float, bool, complex, type(None), datetime.datetime)
 _TYPES = frozenset(_SCALARS)

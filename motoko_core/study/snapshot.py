@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from motoko_core.errors import StudyError
 from motoko_core.study.layout import trees_of
+from motoko_core.study.plain_objects import Reference, Unexpected
 from motoko_core.study.plain_snapshot import PlainSnapshot, plain_snapshot
 from motoko_core.study.record import Record, Snapshot
-from motoko_core.study.record_file import RecordFile, Reference, Unexpected
+from motoko_core.study.record_file import RecordFile
 from motoko_core.study.server import study_server
 from motoko_core.study.values import is_value
 

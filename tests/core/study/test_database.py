@@ -127,6 +127,7 @@ def test_closing_does_not_wait_for_a_thread_that_reads_from_a_paused_server(
     """
     run_python(script, workflow.mult.study_dir, cwd=workflow.mult.study_dir)
     assert announced.wait(TIMEOUT_S)
+    database.db.storage.file = None  # as if the server were on another machine
     server = runzeo(database)
     server.suspend()
     raised: list[Exception] = []

@@ -11,7 +11,8 @@ from ZEO.Exceptions import ClientDisconnected
 from motoko_core.interfaces import RunChange
 from motoko_core.session import Session, transact, use
 from motoko_core.study.index import RunIndex
-from motoko_core.study.record_file import RecordFile, Unexpected
+from motoko_core.study.plain_objects import Unexpected
+from motoko_core.study.record_file import RecordFile
 from motoko_core.study.run_table import RunTable
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, number, set_state

@@ -10,7 +10,7 @@ import pytest
 from persistent import Persistent
 from ZODB.utils import u64
 
-from motoko_core.study.record_file import Reference
+from motoko_core.study.plain_objects import Reference
 from motoko_core.study.rows import Rows, Unknown
 
 

@@ -1,0 +1,195 @@
+"""Reading a database's objects from its file, beside the server that writes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import transaction
+import ZODB
+from persistent.mapping import PersistentMapping
+from ZODB.FileStorage import FileStorage
+from ZODB.serialize import referencesf
+from ZODB.utils import p64, u64
+
+from motoko_core import lifecycle
+from motoko_core.daemons import wait_until
+from motoko_core.study.local_file import LocalFile
+from motoko_core.study.plain_objects import Unexpected
+from motoko_core.study.record_file import EarlierRecords, RecordFile
+from motoko_core.study.starting import start_servers, stop_servers
+from motoko_core.workflow import Workflow
+from tests.conftest import create_tasks, number, set_state, states
+
+ONE_STUDY = "task_managers: {mult: }\norchestrator: orchestrator.main\n"
+
+
+class Written:
+    """A database that is being written, and what its storage answers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.storage = FileStorage(str(path))
+        self.db = ZODB.DB(self.storage)
+        self.manager = transaction.TransactionManager()
+        self.connection = self.db.open(self.manager)
+        self.thing = self.connection.root()["thing"] = PersistentMapping()
+        self.write("first")
+
+    def write(self, word: str) -> bytes:
+        """Commit a word; answer the id after the transaction's."""
+        self.thing["word"] = word
+        self.manager.commit()
+        return self.end
+
+    @property
+    def end(self) -> bytes:
+        return p64(u64(self.storage.lastTransaction()) + 1)
+
+    @property
+    def oid(self) -> bytes:
+        oid: bytes = self.thing._p_oid
+        return oid
+
+    def local(self) -> LocalFile:
+        return LocalFile(self.path, RecordFile(self.path))
+
+    def agree(self, local: LocalFile, before: bytes) -> bool:
+        found = local.load_before(self.oid, before)
+        assert found is not None
+        expected: tuple[bytes, bytes, bytes | None] = self.storage.loadBefore(self.oid, before)
+        return found[:2] == expected[:2] and found[2] in (expected[2], None)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Written]:
+    database = Written(tmp_path / "data.fs")
+    yield database
+    database.connection.close()
+    database.db.close()
+
+
+def test_each_revision_is_what_the_storage_says(written: Written) -> None:
+    local = written.local()
+    ends = [written.end, *(written.write(word) for word in ("second", "third", "x" * 5000))]
+    for before in ends:  # those in between as well, when the file was followed to its end
+        assert written.agree(local, before)
+    for before in reversed(ends):
+        assert local.load_before(written.oid, before) == written.storage.loadBefore(written.oid, before)
+
+
+def test_what_was_not_there_yet_is_asked_of_the_server(written: Written) -> None:
+    local, before = written.local(), written.end
+    written.connection.root()["other"] = other = PersistentMapping()
+    written.manager.commit()
+    assert local.load_before(other._p_oid, before) is None
+    assert local.load_before(other._p_oid, written.end) is not None
+    assert local.load_before(p64(10**6), written.end) is None
+
+
+def test_transaction_that_the_file_does_not_have_is_not_covered(written: Written) -> None:
+    """As of a file on another disk, that another server writes."""
+    local = written.local()
+    assert local.covers(written.end)
+    later = p64(u64(written.end) + 10)
+    assert not local.covers(later)
+    assert local.load_before(written.oid, later) is None
+    assert local.records(later) is None
+    assert written.agree(local, written.end)
+
+
+def test_unfinished_transaction_is_not_seen(written: Written) -> None:
+    local, before = written.local(), written.end
+    txn = ZODB.Connection.TransactionMetaData()
+    written.storage.tpc_begin(txn)
+    found = written.storage.load(written.oid)
+    written.storage.store(written.oid, found[1], found[0], "", txn)
+    written.storage.tpc_vote(txn)
+    assert not local.covers(p64(u64(before) + 10))
+    assert written.agree(local, before)
+    written.storage.tpc_abort(txn)
+    assert written.agree(local, written.write("after it"))
+
+
+def test_packed_file_is_opened_again(written: Written) -> None:
+    local = written.local()
+    for word in ("second", "third"):
+        written.write(word)
+    written.storage.pack(time.time() + 1, referencesf)
+    assert written.agree(local, written.end)
+    assert written.agree(local, written.write("after packing"))
+
+
+def test_data_taken_over_from_an_earlier_transaction_is_asked_of_the_server(written: Written) -> None:
+    local = written.local()
+    written.write("second")
+    written.db.undo(written.storage.undoLog(0, 1)[0]["id"], written.manager.get())
+    written.manager.commit()
+    assert local.load_before(written.oid, written.end) is None
+    assert written.agree(local, written.write("third"))
+
+
+def test_damaged_file_is_not_read_any_more(written: Written) -> None:
+    local, before = written.local(), written.end
+    file = local._file
+    assert file is not None
+    file._places[u64(written.oid)] = file._places[0]  # where another object is
+    assert local.load_before(written.oid, before) is None
+    assert not local.covers(before)
+
+
+def test_file_that_cannot_be_opened_again_is_not_read_any_more(written: Written) -> None:
+    def refuse(path: Path) -> RecordFile:
+        raise Unexpected("it is odd")
+
+    local = LocalFile(written.path, RecordFile(written.path), refuse)
+    written.storage.pack(time.time() + 1, referencesf)
+    written.write("after packing")
+    assert not local.covers(written.end)
+
+
+def test_records_stay_what_they_were(written: Written) -> None:
+    local = written.local()
+    records = local.records(written.end)
+    assert records is not None
+    before = records.data(u64(written.oid))
+    assert local.covers(written.write("second"))
+    assert records.data(u64(written.oid)) == before
+    with pytest.raises(Unexpected, match="no data before"):
+        EarlierRecords(RecordFile(written.path), p64(1)).data(u64(written.oid))
+
+
+# ------------------------------------------------------------------ beside a server
+
+
+def test_sessions_read_the_file_and_see_what_others_commit(workflow: Workflow) -> None:
+    (reference,) = create_tasks(workflow, x=1)
+    database = workflow.mult.database
+    assert database.index.rows
+    storage = database.db.storage
+    assert storage.file is not None
+    asked: list[bytes] = []
+    load = storage._server.load_before
+    storage._server.load_before = lambda oid, tid: asked.append(oid) or load(oid, tid)
+    for state in ("START", "FINISHED"):
+        set_state(workflow, reference, state)
+        assert states(workflow) == {number(reference): state}
+    assert asked == []
+
+
+def test_server_that_was_started_again_is_asked_until_the_index_has_read_the_file(
+    make_workflow: Callable[..., Workflow],
+) -> None:
+    workflow = make_workflow(studies=("mult",), yaml=ONE_STUDY)
+    lifecycle.create_missing(workflow)
+    workflow.run_name = "w"
+    (reference,) = create_tasks(workflow, x=1)
+    database = workflow.mult.database
+    database.db.storage.file = LocalFile(database.server.data, RecordFile(database.server.data))
+    stop_servers([database.server])
+    start_servers([database.server])
+    assert wait_until(lambda: database.db.storage.is_connected() and database.db.storage.file is None, 10)
+    assert states(workflow) == {number(reference): "CREATED"}
+    assert database.db.storage.file is not None
