@@ -26,6 +26,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from contextlib import suppress
 from typing import Any
@@ -40,6 +41,8 @@ DEFAULT_SIGNALS = (
     signal.SIGTERM,
 )
 _READ_BYTES = 1 << 16
+#: How long messages are gathered while jobs wait for their turn.
+_GATHER_S = 0.02
 #: The system has enough of something; it may have less of it when a job has ended.
 _LATER = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
@@ -57,14 +60,17 @@ class Spawner:
     def __init__(self, launcher: socket.socket, slots: int, tag_variable: str) -> None:
         self._launcher: socket.socket | None = launcher
         self._slots = slots
-        self._tag_variable = tag_variable
-        self._environment = dict(os.environ)
+        self._tag_variable = os.fsencode(tag_variable)
+        self._environment = dict(os.environb)
         self._waiting: deque[tuple[str, int, str, str, str | None, str | None, str]] = deque()
         #: pid -> tag, processors, descriptor of the record
         self._running: dict[int, tuple[str, int, int]] = {}
         self._used = 0
         self._incoming = b""
         self._outgoing = bytearray()
+        #: When it is to be sent at the latest; and whether the launcher has to take some of it first.
+        self._send_at = 0.0
+        self._is_blocked = False
         self._selector = selectors.DefaultSelector()
         launcher.setblocking(False)
         self._selector.register(launcher, selectors.EVENT_READ)
@@ -76,21 +82,32 @@ class Spawner:
     def serve(self) -> None:
         """Work until the launcher has gone and the last job has ended."""
         while self._launcher or self._running:
-            for key, _ in self._selector.select():
+            for key, _ in self._selector.select(self._until_sending_s()):
                 if key.fd == self._children:
                     os.read(self._children, _READ_BYTES)
-                elif key.fileobj is self._launcher:
-                    self._receive()
+            # Whatever has woken us: what the launcher has said by now comes before the next start.
+            self._receive()
             # A round: as many ends and starts as there are, then one message.
             self._reap()
-            while self._waiting and self._fits(self._waiting[0][1]) and self._start(*self._waiting[0]):
-                self._waiting.popleft()
+            self._start_some()
             self._send()
+            if not self._waiting:
+                os.chdir("/")  # it is in nobody's way
+
+    def _until_sending_s(self) -> float | None:
+        """How long what there is to tell may still wait; None: there is nothing, or it cannot be sent yet."""
+        if not self._outgoing or self._is_blocked:
+            return None
+        return max(0.0, self._send_at - time.monotonic())
 
     def _fits(self, processors: int) -> bool:
         return not self._running or self._used + processors <= self._slots
 
     # ------------------------------------------------------------------ jobs
+
+    def _start_some(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][1]) and self._start(*self._waiting[0]):
+            self._waiting.popleft()
 
     def _start(
         self,
@@ -114,10 +131,11 @@ class Spawner:
             descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
             os.write(descriptor, b"started %s:%d\n" % (os.fsencode(socket.gethostname()), os.getpid()))
             os.chdir(directory)
+            self._environment[self._tag_variable] = os.fsencode(tag)
             pid = os.posix_spawnp(
                 "bash",
                 ["bash", f"./{script}"],
-                {**self._environment, self._tag_variable: tag},
+                self._environment,
                 file_actions=actions,
                 setsid=True,
                 setsigdef=DEFAULT_SIGNALS,
@@ -140,8 +158,6 @@ class Spawner:
             self._running[pid] = (tag, processors, descriptor)
             self._used += processors
             self._tell("started", tag, pid)
-        finally:
-            os.chdir("/")
         return True
 
     def _reap(self) -> None:
@@ -155,20 +171,24 @@ class Spawner:
             if job is not None:
                 tag, processors, descriptor = job
                 self._used -= processors
-                _finish(descriptor, code)
                 self._tell("ended", tag, code)
+                self._start_some()  # while nobody waits for the record
+                _finish(descriptor, code)
             os.waitpid(found.si_pid, 0)
 
     # ------------------------------------------------------------------ messages
 
     def _tell(self, *words: Any) -> None:
+        if not self._outgoing:
+            self._send_at = time.monotonic() + _GATHER_S
         self._outgoing += json.dumps(words).encode() + b"\n"
 
     def _receive(self) -> None:
-        assert self._launcher is not None
+        if self._launcher is None:
+            return
         try:
             data = self._launcher.recv(_READ_BYTES)
-        except BlockingIOError:  # it can take what we have to say
+        except BlockingIOError:
             return
         except OSError:
             data = b""
@@ -185,10 +205,14 @@ class Spawner:
                 dropped = [job[0] for job in self._waiting if job[0] in wanted]
                 self._waiting = deque(job for job in self._waiting if job[0] not in wanted)
                 self._tell("dropped", dropped)
+                self._send_at = 0.0
 
     def _send(self) -> None:
         """Send what the launcher takes; one that is paused must not hold up the jobs."""
         if self._launcher is None or not self._outgoing:
+            return
+        # While others wait for their turn, the launcher has nothing to do about one that has ended.
+        if self._waiting and time.monotonic() < self._send_at:
             return
         try:
             sent = self._launcher.send(self._outgoing)
@@ -198,8 +222,10 @@ class Spawner:
         except OSError:
             self._forget_launcher()
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outgoing else 0)
-        self._selector.modify(self._launcher, events)
+        if self._is_blocked != bool(self._outgoing):
+            self._is_blocked = bool(self._outgoing)
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._is_blocked else 0)
+            self._selector.modify(self._launcher, events)
 
     def _forget_launcher(self) -> None:
         if self._launcher is not None:

@@ -28,8 +28,7 @@ _ANSWER_S = 10.0
 #: How long a spawner without a job may take to end.
 _END_S = 5.0
 
-#: The longest message of the spawner: it names as many jobs as have been taken ahead.
-_LIMIT_BYTES = 1 << 26
+_READ_BYTES = 1 << 16
 
 PROGRAM = Path(__file__).with_name("_spawner.py")
 
@@ -72,10 +71,12 @@ class SpawnerClient:
             if self._writer is None:
                 await self._start()
         ours = self._options.stdout
+        jobs: list[Sequence[Any]] = []
         for task in tasks:
             output = (None, None) if ours else (str(task.stdout), str(task.stderr))
             record = str(exit_record_path(task.directory, task.tag))
-            self._say("run", task.tag, task.nproc, str(task.directory), task.script, *output, record)
+            jobs.append(("run", task.tag, task.nproc, str(task.directory), task.script, *output, record))
+        self._say(*jobs)
         return self._number
 
     async def drop(self, tags: Sequence[str]) -> None:
@@ -89,7 +90,7 @@ class SpawnerClient:
             return
         answered = asyncio.get_running_loop().create_future()
         self._dropped.append(answered)
-        self._say("drop", list(tags))
+        self._say(("drop", list(tags)))
         await asyncio.wait({answered}, timeout=_ANSWER_S)
 
     async def close(self, *, idle: bool) -> None:
@@ -120,21 +121,24 @@ class SpawnerClient:
         # It may outlive us; if it does not, it is not left a zombie.
         self._reaper = threading.Thread(target=process.wait, daemon=True)
         self._reaper.start()
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_LIMIT_BYTES)
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         self._number += 1
         self._listener = asyncio.create_task(self._listen(reader, self._number))
 
-    def _say(self, *words: Any) -> None:
+    def _say(self, *messages: Sequence[Any]) -> None:
         if self._writer is not None:  # else it has died, and the listener sees to it
-            self._writer.write(json.dumps(words).encode() + b"\n")
+            self._writer.write("".join(f"{json.dumps(words)}\n" for words in messages).encode())
 
     async def _listen(self, reader: asyncio.StreamReader, number: int) -> None:
+        incoming = b""
         with suppress(ConnectionError):
-            while line := await reader.readline():
-                kind, *words = json.loads(line)
-                self._hear(kind, *words)
-                if kind == "dropped":
-                    _answer(self._dropped.pop(0))
+            while data := await reader.read(_READ_BYTES):
+                *lines, incoming = (incoming + data).split(b"\n")
+                for line in lines:
+                    kind, *words = json.loads(line)
+                    self._hear(kind, *words)
+                    if kind == "dropped":
+                        _answer(self._dropped.pop(0))
         await self._disconnect()
         await self._lost(number)
 
