@@ -192,6 +192,11 @@ class Ended:
     reason: str | None = None
     message: str = ""
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the script ended by itself, with the exit code 0."""
+        return self.exit_code == 0 and self.reason is None
+
 
 class JobGenerator(ABC):
     """Turns prepared runs into processes or scheduler jobs.

@@ -19,6 +19,7 @@ from motoko_core.launch.stopping import CANCELLED, stop
 from motoko_core.locks import held, holder
 from motoko_core.session import transact
 from motoko_core.states import CREATED, is_active, is_failure
+from motoko_core.study.runs import SessionRuns
 
 if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
@@ -113,14 +114,8 @@ _ENDED = "ENDED"
 
 def _request(manager: TaskManager, run_ids: Sequence[int]) -> dict[int, str | None]:
     """Cancel runs, or ask for it: run id -> CANCELLED, ENDED or STRANGER; None: a launcher has been asked."""
-    records.fetch(manager, run_ids)
-    runs = manager.base._get_runs().entries
-    found: dict[int, str | None] = {}
-    for run_id in run_ids:
-        run = runs.get(run_id)
-        if run is None:
-            found[run_id] = _ENDED  # it was deleted
-            continue
+    found: dict[int, str | None] = dict.fromkeys(run_ids, _ENDED)  # those that were deleted
+    for run_id, run in SessionRuns(manager.database).get(run_ids):
         entries, tag = run.entries, records.handle_of(run.entries).get("tag")
         failure = entries.get("failure") or {}
         state = entries.get("state")

@@ -1,11 +1,11 @@
 """The launcher: from a CREATED run to a finished one.
 
-claim -> write the run directories -> commit the launched state with a tag and what finds the job again ->
-submit -> commit the handles -> follow -> settle. After a crash at any point the next launcher finds out from
-the database, the run directories and the generator where each run stands.
+write the run directories -> commit the launched state with a tag and what finds the job again -> submit ->
+commit the handles -> follow -> settle. After a crash at any point the next launcher finds out from the
+database, the run directories and the generator where each run stands.
 
-A round of one study does what there is to do of all this in one commit: what has ended is settled, what is
-ready is launched, what waits is claimed.
+A round of one study does what there is to do of all this in one commit: what has ended is settled, what waits
+is launched.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 from ZEO.Exceptions import ClientDisconnected
@@ -24,6 +24,7 @@ from ZEO.Exceptions import ClientDisconnected
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
 from motoko_core.launch import records
+from motoko_core.launch.pace import Pace
 from motoko_core.launch.queue import WaitingRuns
 from motoko_core.launch.recovery import OtherService, recover
 from motoko_core.launch.service import InHand, Service
@@ -33,6 +34,7 @@ from motoko_core.study.changes import Batch, Changes
 from motoko_core.study.feed import ChangeFeed, feed_of, fill_indexes
 
 if TYPE_CHECKING:
+    from motoko_core.study.runs import Runs
     from motoko_core.task_manager import TaskManager
 
 logger = logging.getLogger("motoko.launcher")
@@ -74,8 +76,7 @@ class Launcher:
         self._feeds: dict[TaskManager, ChangeFeed] = {}
         self._changes: dict[TaskManager, Changes] = {}
         self._in_hand = InHand()
-        #: Claimed, and their directories are written.
-        self._ready: dict[TaskManager, list[LaunchTask]] = {}
+        self._pace = Pace()
         self._ends: dict[TaskManager, list[Ended]] = {}
         #: Tags whose cancellation was asked for, and the cancellations under way.
         self._cancelled: set[str] = set()
@@ -112,6 +113,7 @@ class Launcher:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 for generator in self._listeners:
                     await generator.close()
+                self._writer.close()
 
     def stop(self) -> None:
         """End :meth:`run` soon."""
@@ -138,11 +140,18 @@ class Launcher:
 
     async def _work(self) -> None:
         while not self._stopping:
+            self._pace.begin()
             self._take_in()
+            ended = sum(map(len, self._ends.values()))
             busy = [manager for manager in self.managers if await self._round(manager)]
             # The others are asked first next time: one study's runs do not take every free processor.
             self.managers.sort(key=busy.__contains__)
-            if not busy and not any(self._ends.values()):
+            if busy:
+                window_s = self._pace.window_s(ended, len(self._in_hand))
+                if window_s:
+                    with suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._stop.wait(), window_s)
+            elif not any(self._ends.values()):
                 await self._sleep()
             for listener in self._listeners.values():
                 if listener.done():
@@ -150,9 +159,6 @@ class Launcher:
                     raise MotokoError("the generator stopped telling which jobs end")
 
     async def _finish(self) -> None:
-        for manager, tasks in self._ready.items():
-            await self._hand_back(manager, tasks)
-        self._ready.clear()
         await self._hear()
         await self._settle()
         if not self.keep_jobs:
@@ -200,32 +206,24 @@ class Launcher:
     async def _round(self, manager: TaskManager) -> bool:
         """Do what there is to do for one study, in one commit; answer whether there was anything."""
         service = self.services[manager]
-        generator = service.generator
         ends = self._ends_of(manager)
         wanted = self._wanted(manager)
-        ready = self._ready.pop(manager, [])
-        if not (ends or ready or wanted):
+        if not (ends or wanted):
             return False
+        await self._end_earlier(manager, wanted)
         tags = records.new_tags(manager, wanted)
-        intents = dict(zip((task.tag for task in ready), generator.intents(ready), strict=True))
 
-        def work() -> tuple[set[int], list[int]]:
-            records.fetch(manager, (*ends, *tags))
+        def work(runs: Runs) -> records.Launched:
             if ends:
-                records.settle(manager, ends)
-            launched = {task.run_id: (task.tag, intents[task.tag]) for task in ready}
-            ours = records.launched(manager, launched, generator.launched_state) if launched else []
-            return set(ours), records.claim(manager, tags, service.name) if tags else []
+                records.settle(runs, ends)
+            return records.launch(manager, runs, tags, service) if tags else records.Launched()
 
-        ours, claimed = await self._writer.write(manager, "round", work)
-        for task in ready:
-            if task.run_id not in ours:
-                self._in_hand.remove(task.tag)  # somebody has reset or cancelled it meanwhile
-                self._cancelled.discard(task.tag)
-        await self._submit(manager, [task for task in ready if task.run_id in ours], intents)
-        await self._end_earlier(manager, claimed)
-        if claimed:
-            self._ready[manager] = await self._prepare(manager, {run: tags[run] for run in claimed})
+        launched = await self._writer.write(manager, "round", work)
+        for run_id, error in launched.refused.items():
+            logger.error("%s.%d cannot be launched: %s", manager.study, run_id, error)
+        for task in launched.tasks:
+            self._in_hand.add(manager, task, service.generator)
+        await self._submit(manager, launched)
         return True
 
     def _wanted(self, manager: TaskManager) -> list[int]:
@@ -236,20 +234,16 @@ class Launcher:
         limit, room = _BATCH, service.generator.room()
         if room is not None:
             sharers = [m for m, s in self.services.items() if s.generator is service.generator]
-            # The generator does not know yet of those that are ready.
-            room -= sum(len(self._ready.get(sharer, ())) for sharer in sharers)
             hungry = sum(bool(self._waiting[sharer]) for sharer in sharers)
             limit = min(limit, -(-room // max(1, hungry)))
         return self._in_hand.take(service, self._waiting[manager], manager, limit)
 
-    async def _submit(
-        self, manager: TaskManager, batch: Sequence[LaunchTask], intents: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        for task in batch:
-            logger.info("launching %s in %s", task.task, task.directory)
+    async def _submit(self, manager: TaskManager, launched: records.Launched) -> None:
+        batch = launched.tasks
         if batch:
+            logger.info("launching %s", ", ".join(task.task for task in batch))
             answers = await self.services[manager].generator.submit(batch)
-            await self._note(manager, {task.tag: task for task in batch}, answers, intents)
+            await self._note(manager, answers, launched)
 
     async def _end_earlier(self, manager: TaskManager, run_ids: Sequence[int]) -> None:
         """Stop jobs whose runs were reset while they ran: two executions would share one directory."""
@@ -260,58 +254,32 @@ class Launcher:
             for generator, some in self._in_hand.by_generator(tags).items():
                 await generator.cancel(some)
 
-    async def _prepare(self, manager: TaskManager, tags: Mapping[int, str]) -> list[LaunchTask]:
-        settings = self.services[manager].settings
-
-        def work() -> tuple[list[LaunchTask], dict[int, tuple[Ended, str]]]:
-            good, bad = [], {}
-            records.fetch(manager, tags, jobs=True)
-            for run_id, tag in tags.items():
-                try:
-                    task = records.task_of(manager, run_id, settings)
-                    if task.tag == tag:  # else somebody has reset it already
-                        records.prepare(manager, task)
-                        good.append(task)
-                except (MotokoError, OSError) as error:
-                    bad[run_id] = _refused(tag), str(error)
-            return good, bad
-
-        good, bad = await self._writer.write(manager, "prepare", work)
-        for task in good:
-            self._in_hand.add(manager, task, self.services[manager].generator)
-        await self._refuse(manager, bad)
-        return good
-
     async def _note(
-        self,
-        manager: TaskManager,
-        tasks: Mapping[str, LaunchTask],
-        answers: Sequence[Submitted],
-        intents: Mapping[str, Mapping[str, Any]],
+        self, manager: TaskManager, answers: Sequence[Submitted], launched: records.Launched
     ) -> None:
-        handles, bad = {}, {}
-        for answer in answers:
-            run_id = tasks[answer.tag].run_id
+        """Write down what came of submissions."""
+        handles, refused = {}, {}
+        for answer, task, intent in zip(answers, launched.tasks, launched.intents, strict=True):
             if answer.handle is None:
                 self._in_hand.remove(answer.tag)
-                bad[run_id] = _refused(answer.tag), answer.error or "the generator gave no reason"
-            elif answer.handle != intents[answer.tag]:  # else it is written down already
-                handles[run_id] = (answer.tag, answer.handle)
-        if handles:
-            await self._writer.write(manager, "note", lambda: records.submitted(manager, handles))
-        await self._refuse(manager, bad)
+                error = answer.error or "the generator gave no reason"
+                refused[task.run_id] = Ended(tag=answer.tag, exit_code=None, reason="SUBMIT"), error
+                logger.error("%s cannot be launched: %s", task.task, error)
+            elif answer.handle != intent:  # else it is written down already
+                handles[task.run_id] = (answer.tag, answer.handle)
+        if handles or refused:
 
-    async def _refuse(self, manager: TaskManager, ends: Mapping[int, tuple[Ended, str]]) -> None:
-        for run_id, (_, error) in ends.items():
-            logger.error("%s.%d cannot be launched: %s", manager.study, run_id, error)
-        if ends:
-            await self._writer.write(manager, "refuse", lambda: records.settle(manager, ends))
+            def work(runs: Runs) -> None:
+                records.submitted(runs, handles)
+                records.settle(runs, refused)
+
+            await self._writer.write(manager, "note", work)
 
     # ------------------------------------------------------------------ ending
 
     def _ends_of(self, manager: TaskManager) -> dict[int, tuple[Ended, str]]:
         """Take the ends of one study's runs, with what is told of a failure."""
-        found = {}
+        found, good = {}, []
         for end in self._ends.pop(manager, []):
             job = self._in_hand.remove(end.tag)
             if job is None:
@@ -319,15 +287,20 @@ class Launcher:
             task = job[1]
             self._cancelled.discard(end.tag)
             found[task.run_id] = end, records.told(end, task)
-            said = f": {end.message}" if end.message else ""
-            logger.info("%s ended: exit code %s %s%s", task.task, end.exit_code, end.reason or "", said)
+            if end.is_good:
+                good.append(task.task)
+            else:
+                said = f": {end.message}" if end.message else ""
+                logger.info("%s ended: exit code %s %s%s", task.task, end.exit_code, end.reason or "", said)
+        if good:
+            logger.info("done: %s", ", ".join(good))
         return found
 
     async def _settle(self) -> None:
         """Write the ends that the generators have told, in one transaction per study."""
         for manager in self.managers:
             if found := self._ends_of(manager):
-                await self._writer.write(manager, "settle", partial(records.settle, manager, found))
+                await self._writer.write(manager, "settle", partial(records.settle, ends=found))
 
     def _cancel_marked(self, manager: TaskManager, batch: Batch) -> None:
         """Have those jobs cancelled whose runs say so."""
@@ -386,13 +359,9 @@ class Launcher:
         if not tasks:
             return
         tags = {task.run_id: task.tag for task in tasks}
-        await self._writer.write(manager, "hand back", partial(records.hand_back, manager, tags))
+        await self._writer.write(manager, "hand back", partial(records.hand_back, tags=tags))
         for task in tasks:
             self._in_hand.remove(task.tag)
-
-
-def _refused(tag: str) -> Ended:
-    return Ended(tag=tag, exit_code=None, reason="SUBMIT")
 
 
 def _is_over(manager: TaskManager, task: LaunchTask) -> bool:

@@ -84,7 +84,8 @@ class WaitingRuns:
             yield last
 
     def _row(self, run_id: int) -> Mapping[str, Any]:
-        return self._manager.database.index.rows.get(run_id) or {}
+        row = self._manager.database.index.rows.get(run_id)
+        return {} if row is None else row
 
     def _is_ours(self, row: Mapping[str, Any]) -> bool:
         return row.get("state") == CREATED and row.get("machine_name") in self._machines

@@ -17,6 +17,7 @@ from motoko_core.launch.writing import Writer
 from motoko_core.states import ACTIVE, CREATED, FAILURES
 
 if TYPE_CHECKING:
+    from motoko_core.study.runs import Runs
     from motoko_core.task_manager import TaskManager
 
 #: Task manager and name of a generator -> the service for it; raises MotokoError if there is none.
@@ -57,7 +58,7 @@ async def recover(
             logger.info("%s: %d jobs are followed again", manager.study, len(followed))
     if never:
         logger.info("%s: %d runs were claimed and never started", manager.study, len(never))
-        await writer.write(manager, "hand back", partial(records.hand_back, manager, never))
+        await writer.write(manager, "hand back", partial(records.hand_back, tags=never))
 
 
 def by_generator(tasks: Iterable[LaunchTask], default: str) -> dict[str, list[LaunchTask]]:
@@ -77,17 +78,15 @@ def with_settings(tasks: Iterable[LaunchTask], service: Service) -> list[LaunchT
     return [attrs.evolve(task, settings=service.settings) for task in tasks]
 
 
-def look(manager: TaskManager, run_ids: Iterable[int]) -> tuple[list[LaunchTask], dict[int, str]]:
+def look(manager: TaskManager, run_ids: Iterable[int], runs: Runs) -> tuple[list[LaunchTask], dict[int, str]]:
     """The tasks of runs that a launcher has in hand; run id -> tag of those that lack something.
 
     The tasks have no settings yet. What is wrong with the others is said when they are launched.
     """
-    tags = records.in_hand(manager, run_ids)
-    records.fetch(manager, tags)
     tasks, wrong = [], {}
-    for run_id, tag in tags.items():
+    for run_id, run, tag in records.in_hand(runs, run_ids):
         try:
-            tasks.append(records.task_of(manager, run_id))
+            tasks.append(records.task_of(manager, runs, run_id, run, tag))
         except MotokoError:
             wrong[run_id] = tag
     return tasks, wrong

@@ -41,8 +41,8 @@ class InHand:
         self._tags: dict[TaskManager, dict[int, str]] = {}
         self._processors: dict[TaskManager, int] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._tasks)
+    def __len__(self) -> int:
+        return len(self._tasks)
 
     def add(self, manager: TaskManager, task: LaunchTask, generator: JobGenerator) -> None:
         """Answer for an execution from now on."""

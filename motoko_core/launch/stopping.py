@@ -19,6 +19,7 @@ from motoko_core.launch.recovery import OtherService, by_generator, look, with_s
 from motoko_core.locks import held
 from motoko_core.session import transact
 from motoko_core.states import is_active
+from motoko_core.study.runs import SessionRuns
 from motoko_core.study.snapshot import snapshot
 from motoko_core.study.starting import start_servers
 
@@ -107,7 +108,7 @@ async def stop(
     :return: how many jobs were stopped, those that ended by themselves not counted.
     """
     what = f"stop jobs of {manager.study}"
-    tasks, wrong = transact(what, partial(look, manager, run_ids))
+    tasks, wrong = transact(what, lambda: look(manager, run_ids, SessionRuns(manager.database)))
     ends = [_never(run_id, tag) for run_id, tag in wrong.items()]
     count = 0
     for name, some in by_generator(tasks, service.name).items():
@@ -147,8 +148,9 @@ def _never(run_id: int, tag: str) -> _End:
 
 def _write(manager: TaskManager, ends: Sequence[_End], hand_back: bool) -> None:
     back = {run_id: end.tag for run_id, end, _ in ends if hand_back and end.reason == CANCELLED}
-    records.hand_back(manager, back)
-    records.settle(manager, {run_id: (end, told) for run_id, end, told in ends if run_id not in back})
+    runs = SessionRuns(manager.database)
+    records.hand_back(runs, back)
+    records.settle(runs, {run_id: (end, told) for run_id, end, told in ends if run_id not in back})
 
 
 @asynccontextmanager

@@ -8,14 +8,21 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from motoko_core.errors import ConfigError, TaskError
 
 _PREFIX = "__BLACKDYNAMITE__"
+
+
+def has_variables(text: str) -> bool:
+    """Whether there may be something to replace."""
+    return _PREFIX in text
 
 
 def replace_variables(
@@ -30,7 +37,7 @@ def replace_variables(
     :param study: the schema's name, such as ``jane_add``.
     :raises TaskError: a variable that ``text`` uses has the value None.
     """
-    if _PREFIX not in text:
+    if not has_variables(text):
         return text
     values = {"dbhost": host, "study": study, "run_id": run_id, **run, **job}
     # Longest first: with `x` and `x__y` among the names, `__BLACKDYNAMITE__x__y__` means the second.
@@ -56,15 +63,20 @@ def exec_script(content: str, *, host: str, study: str, run_id: int, user: str) 
     :param content: the user's script, variables replaced; always executed by bash.
     :param study: the schema's name; BlackDynamite reads it under two names.
     """
+    return f"{_exports(host, study, user)}export BLACKDYNAMITE_RUN_ID={run_id}\n{content}"
+
+
+@lru_cache(maxsize=100)
+def _exports(host: str, study: str, user: str) -> str:
+    """How all scripts of a study begin."""
     environment = {
         "BLACKDYNAMITE_HOST": host,
         "BLACKDYNAMITE_STUDY": study,
         "BLACKDYNAMITE_SCHEMA": study,
-        "BLACKDYNAMITE_RUN_ID": str(run_id),
         "BLACKDYNAMITE_USER": user,
     }
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
-    return f"#!/bin/bash\n{exports}{content}"
+    return f"#!/bin/bash\n{exports}"
 
 
 def prepare(directory: Path, *, files: Mapping[str, str], script_name: str, script: str) -> None:
@@ -86,23 +98,43 @@ def prepare(directory: Path, *, files: Mapping[str, str], script_name: str, scri
                 where=str(directory),
                 hint="Use a name without '/': configuration files are all written beside the script.",
             )
-    directory.mkdir(parents=True, exist_ok=True)
+    # No methods of Path here: for the many, they take as long as the files.
+    place = str(directory)
+    try:
+        os.mkdir(place)  # noqa: PTH102
+    except FileNotFoundError:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if not directory.is_dir():
+            raise
     for name, text in texts.items():
-        _write_new(f"{directory}/{name}", text, mode=0o777 if name == script_name else 0o666)
+        _write_new(f"{place}/{name}", text, mode=0o777 if name == script_name else 0o666)
 
 
 def _write_new(path: str, text: str, *, mode: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        descriptor = os.open(path, flags, mode)
-    except FileExistsError:
-        os.unlink(path)  # noqa: PTH108 - for the many, a Path takes as long as the file
-        descriptor = os.open(path, flags, mode)
     # Bytes: the text comes out as it went into the database, line ends and undecodable bytes included.
-    with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123
-        left = memoryview(text.encode("utf-8", "surrogateescape"))
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        _write(path, data, mode)
+    except FileExistsError:
+        # At no moment without it: a launcher on another machine may have been faster, and started the script.
+        draft = f"{path}.{uuid.uuid4().hex}"
+        try:
+            _write(draft, data, mode)
+            os.replace(draft, path)  # noqa: PTH105
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+
+
+def _write(path: str, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        left = memoryview(data)
         while left:
-            left = left[file.write(left) or 0 :]
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
 
 
 def stderr_tail(path: Path, *, limit_bytes: int = 2000) -> str:

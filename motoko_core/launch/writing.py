@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ZEO.Exceptions import ClientDisconnected
+from ZODB.POSException import ConflictError
 
 from motoko_core.session import transact
+from motoko_core.study.direct_runs import DirectRuns
+from motoko_core.study.plain_objects import Unexpected
+from motoko_core.study.runs import Runs, SessionRuns
 
 if TYPE_CHECKING:
     from motoko_core.study.pulse import Pulse
     from motoko_core.task_manager import TaskManager
+
+logger = logging.getLogger("motoko.launcher")
 
 T = TypeVar("T")
 
@@ -30,9 +37,10 @@ class Writer:
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
+        self._direct: dict[TaskManager, DirectRuns] = {}
 
-    async def write(self, manager: TaskManager, what: str, work: Callable[[], T]) -> T:
-        """Transact.
+    async def write(self, manager: TaskManager, what: str, work: Callable[[Runs], T]) -> T:
+        """Have ``work`` read and change runs, in one transaction.
 
         What ``work`` does may be done already when it is called again: nobody knows what became of a commit
         when the connection was lost.
@@ -45,13 +53,32 @@ class Writer:
             if not pulse.is_fresh:
                 await self._answered(pulse)
             try:
-                return transact(f"launcher of {manager.study}: {what}", work)
+                return self._write(manager, f"launcher of {manager.study}: {what}", work)
             except ClientDisconnected:
                 if self._stop.is_set():
                     raise
                 pulse.lost()
                 await asyncio.sleep(delay_s)
                 delay_s = min(longest_s, 2 * delay_s)
+
+    def _write(self, manager: TaskManager, title: str, work: Callable[[Runs], T]) -> T:
+        study = manager.database
+        if manager not in self._direct:
+            self._direct[manager] = DirectRuns(study)
+        direct = self._direct[manager]
+        try:
+            direct.begin()
+            result = work(direct)
+            direct.commit(title)
+        except (Unexpected, ConflictError) as error:
+            logger.debug("%s, in a session: %s", title, error)
+            return transact(title, lambda: work(SessionRuns(study)))
+        return result
+
+    def close(self) -> None:
+        """Let go of the databases."""
+        while self._direct:
+            self._direct.popitem()[1].close()
 
     async def _answered(self, pulse: Pulse) -> None:
         """Wait for a server: nothing synchronous is begun while it is silent, or the loop would hang."""

@@ -19,6 +19,7 @@ from typing import Any
 from ZEO.ClientStorage import ClientStorage
 from ZEO.Exceptions import ClientDisconnected
 from ZEO.TransactionBuffer import TransactionBuffer
+from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import POSKeyError
 from ZODB.utils import z64
 
@@ -42,13 +43,19 @@ _RETRY_S = 0.2
 _MARK = "motoko"
 
 
+class PassingTransaction(TransactionMetaData):  # type: ignore[misc]
+    """One of which the client keeps nothing: neither a journal nor its cache will ask for it."""
+
+
 class _Buffer(TransactionBuffer):  # type: ignore[misc]
     """What a transaction has stored, in a file."""
 
-    def begin(self, mark: str, *, cached: bool) -> None:
+    def begin(self, mark: str, *, cached: bool, kept: bool) -> None:
         self.mark = mark
         #: Whether the client's cache gets it.
-        self.cached = cached
+        self.cached = cached and kept
+        #: Whether it is in the file at all.
+        self.kept = kept
         #: One of the objects that the transaction writes.
         self.witness: bytes | None = None
         #: The serials that are replaced, of the objects that are not new.
@@ -63,7 +70,7 @@ class _Buffer(TransactionBuffer):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes, bool]]:
         # ZEO goes through this to bring its cache up to date. Of a new object there is no older state in it.
-        if self.server_resolved or (self.cached and self.size <= _CACHED_BYTES):
+        if self.kept and (self.server_resolved or (self.cached and self.size <= _CACHED_BYTES)):
             yield from super().__iter__()
             return
         self.file.seek(0)
@@ -135,11 +142,12 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
         super().tpc_begin(txn, *args, **kwargs)
         buffer = txn.data(self)
         buffer.__class__ = _Buffer  # ZEO does not ask which it should be
-        buffer.begin(mark, cached=self.keeps_copies)
+        buffer.begin(mark, cached=self.keeps_copies, kept=not isinstance(txn, PassingTransaction))
 
     def store(self, oid: bytes, serial: bytes, data: bytes, version: str, txn: Any) -> None:
         buffer = self._check_trans(txn, "store")
-        buffer.store(oid, data)
+        if buffer.kept:
+            buffer.store(oid, data)
         buffer.witness = oid
         buffer.objects += 1
         if serial != z64:

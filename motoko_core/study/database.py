@@ -165,6 +165,13 @@ class StudyDatabase(Database):
         """BlackDynamite's view of the study, in the current session."""
         return self.base_on(current_session().connection(self))
 
+    @property
+    def schema(self) -> str:
+        """The key of the study's tree in the database."""
+        if self._schema is None:
+            return str(self.base.schema)
+        return self._schema
+
     def base_on(self, connection: Connection) -> bd.StudyBase:
         """BlackDynamite's view of the study, on a given connection."""
         base = getattr(connection, "motoko_base", None)

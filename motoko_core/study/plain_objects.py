@@ -7,17 +7,29 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-_TREE, _BUCKET = ("BTrees.OOBTree", "OOBTree"), ("BTrees.OOBTree", "OOBucket")
+import attrs
+
+from motoko_core.study.values import is_value
+
+TREE, _BUCKET = ("BTrees.OOBTree", "OOBTree"), ("BTrees.OOBTree", "OOBucket")
+SET = ("BTrees.OOBTree", "OOSet")
 #: Classes of objects that are only walked through; importing them takes longer than reading 10,000 runs.
 RUN, JOB = ("BlackDynamite.run_zeo", "RunZEO"), ("BlackDynamite.job", "JobZEO")
 _WALKED = {
-    *(_TREE, _BUCKET, ("BTrees.OOBTree", "OOSet"), ("persistent.mapping", "PersistentMapping")),
+    *(TREE, _BUCKET, SET, ("persistent.mapping", "PersistentMapping")),
     *(("BlackDynamite.lowercase_btree", "PersistentLowerCaseBTree"), RUN, JOB),
 }
+#: What ZODB writes.
+_PROTOCOL = 3
+_TREE_BEGIN = b"\x80\x03cBTrees.OOBTree\nOOBTree\nq\x00."
+#: How an object of these classes begins.
+_SIMPLE = re.compile(rb"\x80\x03cBTrees\.OOBTree\n(?:OOBTree|OOSet)\nq.\.", re.DOTALL)
 
 
 class Unexpected(Exception):
@@ -41,8 +53,9 @@ class Records(ABC):
     """The objects of a database at one moment."""
 
     @abstractmethod
-    def data(self, oid: int) -> bytes:
-        """An object as it is stored: its class and its state, pickled one after the other.
+    def stored(self, oid: int) -> tuple[bytes, bytes]:
+        """An object as it is stored, its class and its state pickled one after the other, and the transaction
+        that wrote it.
 
         :raises Unexpected: there is none.
         """
@@ -54,18 +67,8 @@ class Records(ABC):
 
     def load(self, reference: Reference) -> tuple[Any, Any, int]:
         """An object's class as (module, name) if it is one of BlackDynamite's, its state, and its links."""
-        try:
-            return self._load(reference)
-        except Unexpected:
-            raise
-        except Exception as error:  # unpickling may raise anything
-            raise Unexpected(f"object {reference.oid}: {error!r}") from error
-
-    def _load(self, reference: Reference) -> tuple[Any, Any, int]:
-        unpickler = _Unpickler(_Buffer(self.data(reference.oid)))
-        unpickler.links = 0
-        kind = unpickler.load()
-        return kind, unpickler.load(), unpickler.links
+        data, _ = self.stored(reference.oid)
+        return unpickled(data)
 
     def items(self, tree: Reference) -> Iterator[tuple[Any, Any]]:
         """(key, value) of a tree, by key; values are :class:`Reference` where they are objects."""
@@ -76,7 +79,7 @@ class Records(ABC):
         """(object id, keys, values) of a tree's buckets, in order; the id is None of one inside the tree."""
         try:
             kind, state, links = self.load(tree)
-            if kind != _TREE:
+            if kind != TREE:
                 raise Unexpected(f"{kind!r} instead of a tree")
             if state is None:
                 return
@@ -110,6 +113,77 @@ def _checked(bucket: Any, links: int) -> tuple[Any, Reference | None]:
     if links != sum(type(value) is Reference for value in bucket[0][1::2]) + (following is not None):
         raise Unexpected("a value with an object in it")
     return bucket[0], following
+
+
+def unpickled(data: bytes) -> tuple[Any, Any, int]:
+    """An object's class as (module, name) if it is one of BlackDynamite's, its state, and its links.
+
+    :param data: as it is stored.
+    """
+    unpickler = _Unpickler(_Buffer(data))
+    unpickler.links = 0
+    try:
+        kind = unpickler.load()
+        return kind, unpickler.load(), unpickler.links
+    except Exception as error:  # unpickling may raise anything
+        raise Unexpected(f"an object cannot be read: {error!r}") from error
+
+
+@attrs.frozen
+class PlainRecord:
+    """A run or a job without its entries.
+
+    :param kind: its class; None if it is not one of BlackDynamite's.
+    :param attributes: what scripts have set on it, by names in lower case; not to be changed.
+    :param entries: where its entries are, or what there is in their place; so are its configuration files.
+    :param is_usual: whether it has no links but those that all have.
+    """
+
+    kind: tuple[str, str] | None
+    attributes: Mapping[str, Any]
+    entries: Any
+    configfiles: Any
+    is_usual: bool
+
+
+# The same ones are looked at again and again.
+@lru_cache(maxsize=4000)
+def plain_record(data: bytes) -> PlainRecord:
+    """A run or a job, as it is stored.
+
+    :raises Unexpected: it cannot be read.
+    """
+    kind, state, links = unpickled(data)
+    if not isinstance(state, dict):
+        raise Unexpected(f"a record with the state {state!r}")
+    attributes = {name.lower(): value for name, value in state.items() if is_value(name)}
+    own = sum(type(value) is Reference for name, value in state.items() if not is_value(name))
+    return PlainRecord(
+        kind if isinstance(kind, tuple) else None,
+        attributes,
+        state.get("entries"),
+        state.get("configfiles"),
+        links == own,
+    )
+
+
+def tree_state(data: bytes) -> Any:
+    """The state of a tree or a set that has no links to other objects, in a tenth of the time.
+
+    :raises Unexpected: it has some, or it is something else.
+    """
+    found = _SIMPLE.match(data)
+    if found is None:
+        raise Unexpected("neither a tree nor a set")
+    try:
+        return pickle.loads(memoryview(data)[found.end() :])  # it refuses links
+    except Exception as error:
+        raise Unexpected(f"a tree that cannot be read: {error!r}") from error
+
+
+def tree_data(state: Any) -> bytes:
+    """A tree with a state, as it is stored."""
+    return _TREE_BEGIN + pickle.dumps(state, _PROTOCOL)
 
 
 class _Buffer(io.BytesIO):

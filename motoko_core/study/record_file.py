@@ -91,7 +91,7 @@ class RecordFile(Records):
         begin = self._end
         while begin + _TRANSACTION.size <= size:
             if begin >= limit:
-                data, base, limit = self._chunk(begin)
+                data, base, limit = self._chunk(begin, size)
             tid, length, status, *texts = _TRANSACTION.unpack_from(data, begin - base)
             end = begin + length
             if end + 8 > size or status == _UNFINISHED:
@@ -101,7 +101,7 @@ class RecordFile(Records):
                 raise Unexpected(f"a transaction with status {status!r}")
             while at < end:
                 if at >= limit:
-                    data, base, limit = self._chunk(at)
+                    data, base, limit = self._chunk(at, size)
                 oid, _, _, start, version, stored = _RECORD.unpack_from(data, at - base)
                 if start != begin or version:
                     raise Unexpected("a record that does not belong to its transaction")
@@ -114,14 +114,14 @@ class RecordFile(Records):
             if at != end:
                 raise Unexpected("records that do not add up to their transaction")
             if at >= limit:
-                data, base, limit = self._chunk(at)
+                data, base, limit = self._chunk(at, size)
             if _LENGTH.unpack_from(data, at - base)[0] != length:
                 raise Unexpected("a transaction with two lengths")
             self.last = tid
             begin = self._end = end + 8
 
-    def _chunk(self, at: int) -> tuple[bytes, int, int]:
-        data = os.pread(self._descriptor, _CHUNK, at)
+    def _chunk(self, at: int, size: int) -> tuple[bytes, int, int]:
+        data = os.pread(self._descriptor, min(_CHUNK, size - at), at)
         return data, at, max(at + 1, at + len(data) - _RECORD.size)
 
     def _grow(self, oid: int) -> None:
@@ -159,11 +159,11 @@ class RecordFile(Records):
             following, place = tid, earlier
         return None
 
-    def data(self, oid: int) -> bytes:
+    def stored(self, oid: int) -> tuple[bytes, bytes]:
         found = self.revision(oid)
         if found is None:
             raise Unexpected(f"object {oid} has no data")
-        return found[0]
+        return found[:2]
 
 
 class EarlierRecords(Records):
@@ -173,8 +173,8 @@ class EarlierRecords(Records):
         self._file = file
         self._before = before
 
-    def data(self, oid: int) -> bytes:
+    def stored(self, oid: int) -> tuple[bytes, bytes]:
         found = self._file.revision(oid, self._before)
         if found is None:
             raise Unexpected(f"object {oid} has no data before {self._before!r}")
-        return found[0]
+        return found[:2]

@@ -12,7 +12,7 @@ import datetime
 import hashlib
 import io
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from persistent import Persistent
@@ -88,6 +88,8 @@ class Rows(Mapping[int, Row]):
         self._shapes: list[Positions] = []
         self._shape_of: dict[tuple[str, ...], int] = {}
         self._strings: dict[str, dict[str, str]] = {}
+        #: The strings that many rows have in common, for each value of each shape.
+        self._shared: list[list[dict[str, str]]] = []
         #: No id that was ever in the table is lower, or higher.
         self.lowest, self.highest = 1, 0
         #: Names that any row had as an attribute.
@@ -117,12 +119,29 @@ class Rows(Mapping[int, Row]):
         self._attributes.update(row)
         for name, value in entries:
             row[name] = self._compact(name, value)
-        names = tuple(row)
+        return (self._shape(tuple(row)), oid, *row.values())
+
+    def pack_entries(self, oid: bytes | None, names: tuple[str, ...], values: Sequence[Any]) -> Stored:
+        """The same for one that has entries alone, of which no two have one name."""
+        shape = self._shape(names)
+        shared = self._shared[shape]
+        row = [
+            value
+            if (kind := type(value)) is not str and kind in _TYPES
+            else strings.get(value) or self._compact(name, value)
+            if kind is str
+            else self._compact(name, value)
+            for name, value, strings in zip(names, values, shared, strict=True)
+        ]
+        return (shape, oid, *row)
+
+    def _shape(self, names: tuple[str, ...]) -> int:
         shape = self._shape_of.get(names)
         if shape is None:
             shape = self._shape_of[names] = len(self._shapes)
             self._shapes.append({name: position for position, name in enumerate(names, _FIRST)})
-        return (shape, oid, *row.values())
+            self._shared.append([self._strings.setdefault(name, {}) for name in names])
+        return shape
 
     def put(self, key: int, stored: Stored) -> None:
         """Store a row that :meth:`pack` has made."""

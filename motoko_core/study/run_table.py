@@ -11,10 +11,18 @@ from BTrees.LLBTree import LLBTree, LLTreeSet
 from ZODB.utils import p64, u64
 
 from motoko_core.study.layout import trees_of
-from motoko_core.study.plain_objects import JOB, RUN, Records, Reference, Unexpected
+from motoko_core.study.plain_objects import (
+    JOB,
+    RUN,
+    Records,
+    Reference,
+    Unexpected,
+    plain_record,
+    tree_state,
+)
 from motoko_core.study.rows import Rows, Stored
 from motoko_core.study.tree_keys import TreeKeys
-from motoko_core.study.values import attributes_of, is_value, prefetch
+from motoko_core.study.values import attributes_of, prefetch
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
@@ -233,22 +241,26 @@ class _PlainReader:
             yield from zip(ids, places, strict=True)
 
     def read(self, place: Reference, key: int, usual: Any, rows: Rows, owner: LLBTree) -> Stored:
-        kind, state, _ = self._file.load(place)
-        if not isinstance(state, dict):
-            raise Unexpected(f"a record with the state {state!r}")
+        record = plain_record(self._file.stored(place.oid)[0])
         owner[place.oid] = key
-        attributes = [(name.lower(), value) for name, value in state.items() if is_value(name)]
+        oid = p64(place.oid) if record.kind == usual else None
+        attributes, entries = record.attributes, record.entries
+        if type(entries) is not Reference:
+            return rows.pack(oid, dict(entries or {}).items(), attributes.items())
+        owner[entries.oid] = key
+        try:
+            tree = tree_state(self._file.stored(entries.oid)[0])
+        except Unexpected:
+            tree = None
+        if not attributes and tree is not None and len(tree) == 1:  # nearly always: all of them in one object
+            (bucket,) = tree[0][0]
+            return rows.pack_entries(oid, bucket[::2], bucket[1::2])
         values: list[tuple[str, Any]] = []
-        entries = state.get("entries")
-        if type(entries) is Reference:
-            owner[entries.oid] = key
-            for oid, names, of_names in self._file.buckets(entries):
-                if oid is not None:
-                    owner[oid] = key
-                values += zip(names, of_names, strict=True)
-        else:
-            values += dict(entries or {}).items()
-        return rows.pack(p64(place.oid) if kind == usual else None, values, attributes)
+        for bucket_oid, names, of_names in self._file.buckets(entries):
+            if bucket_oid is not None:
+                owner[bucket_oid] = key
+            values += zip(names, of_names, strict=True)
+        return rows.pack(oid, values, attributes.items())
 
 
 def _parts(obj: Any) -> Iterator[int]:

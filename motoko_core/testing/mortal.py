@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,9 @@ __all__ = ["STEPS", "command", "main"]
 
 #: Where a launcher can be killed, in the order of its work. Those with "after" come after the commit.
 STEPS = (
-    "before claim",
-    "after claim",
-    "after prepare",
-    "after launched",
+    "before launch",
+    "in launch",
+    "after launch",
     "in submit",
     "after submit",
     "after submitted",
@@ -75,24 +74,27 @@ def _die() -> None:
 
 
 def _die_at_record(when: str, what: str) -> None:
-    """Die when the launcher writes something down, or when it has committed that."""
+    """Die when the launcher writes something down, before it commits that, or afterwards."""
     written: list[str] = []
-    function, transact = getattr(records, what), writing.transact  # type: ignore[attr-defined]
+    function, write = getattr(records, what), writing.Writer._write
 
     def record(*args: Any, **kwargs: Any) -> Any:
         if when == "before":
             _die()
         written.append(what)
-        return function(*args, **kwargs)
+        answer = function(*args, **kwargs)
+        if when == "in":
+            _die()
+        return answer
 
-    def commit(title: str, work: Callable[[], Any]) -> Any:
-        answer = transact(title, work)
+    def commit(*arguments: Any) -> Any:
+        answer = write(*arguments)
         if written:
             _die()
         return answer
 
     setattr(records, what, record)
-    writing.transact = commit  # type: ignore[attr-defined]
+    setattr(writing.Writer, "_write", commit)  # noqa: B010 - of another type
 
 
 def _die_after(owner: type[Any], name: str, calls: int = 0) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from motoko_core.launch.launcher import Launcher
+from motoko_core.interfaces import LaunchTask, Submitted
 from motoko_core.study.feed import feed_of
-from motoko_core.task_manager import TaskManager
 from motoko_core.workflow import Workflow
+from motoko_plugins.generators.bash import BashGenerator
 from tests.conftest import create_tasks, set_state
 from tests.launching import entries_of, launching, read_line, release, settled
 
@@ -91,29 +89,21 @@ async def test_a_mark_of_an_earlier_execution_is_forgotten(scripts: Workflow) ->
     assert entries["state"] == "FINISHED"
 
 
-async def test_a_run_that_is_marked_before_its_generator_has_got_it_never_starts(
-    scripts: Workflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_run_that_is_marked_before_its_generator_has_got_it_is_cancelled(
+    scripts: Workflow, fifo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (run,) = create_tasks(scripts, label=f"touch {tmp_path}/executed")
-    prepare = Launcher._prepare
-    looks = []
+    (run,) = create_tasks(scripts, label=f"read < {fifo}; touch {tmp_path}/executed")
+    submit = BashGenerator.submit
 
-    async def marked_meanwhile(self: Launcher, manager: TaskManager, tags: Mapping[int, str]) -> Any:
-        tasks = await prepare(self, manager, tags)
-        if not looks:
-            looks.append(manager)
-            handle = entries_of(scripts, run)["handle"]
-            set_state(scripts, run, "TOBELAUNCHED", cancel=handle["tag"])
-            # Another study takes its time meanwhile.
-            with feed_of(manager.database) as feed:
-                await feed.current()
-            self._take_in()
-            await asyncio.sleep(0.1)
-        return tasks
+    async def marked_meanwhile(self: BashGenerator, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
+        set_state(scripts, run, "launched", cancel=entries_of(scripts, run)["handle"]["tag"])
+        with feed_of(scripts.mult.database) as feed:
+            await feed.current()
+        return await submit(self, batch)
 
-    monkeypatch.setattr(Launcher, "_prepare", marked_meanwhile)
+    monkeypatch.setattr(BashGenerator, "submit", marked_meanwhile)
     async with launching(scripts):
         (entries,) = await settled(scripts, run)
-    assert (entries["state"], entries["failure"]) == ("FAILED", {**CANCELLED, "exit_code": None})
+    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "CANCELLED")
     assert "cancel" not in entries
     assert not (tmp_path / "executed").exists()

@@ -7,8 +7,9 @@ import getpass
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import BlackDynamite
 import pytest
@@ -16,8 +17,12 @@ import pytest
 from motoko_core import lifecycle
 from motoko_core.interfaces import Ended
 from motoko_core.launch import records
+from motoko_core.launch.service import Service
 from motoko_core.session import transact
+from motoko_core.study.direct_runs import DirectRuns
+from motoko_core.study.runs import Runs, SessionRuns
 from motoko_core.workflow import Workflow
+from motoko_plugins.generators.bash import BashGenerator
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
 from tests.launching import entries_of, launching, settled
 
@@ -46,10 +51,6 @@ def configured(make_workflow: Callable[..., Workflow]) -> Iterator[Workflow]:
     workflow.run_name = "w/1"
     yield workflow
     lifecycle.disconnect(workflow)
-
-
-def intents(tags: dict[int, str]) -> dict[int, tuple[str, dict[str, object]]]:
-    return {number: (tag, {"job": "7"}) for number, tag in tags.items()}
 
 
 async def test_a_run_gets_its_directory_its_files_and_its_environment(configured: Workflow) -> None:
@@ -98,12 +99,44 @@ def run_id(reference: str) -> int:
     return int(reference.rpartition(".")[2])
 
 
+Write = Callable[[Callable[[Runs], Any]], Any]
+
+
+@pytest.fixture(params=["in a session", "directly"])
+def write(request: pytest.FixtureRequest, scripts: Workflow) -> Iterator[Write]:
+    """Does something with the runs of the study ``mult``, in a transaction, in each way that there is."""
+    study = scripts.mult.database
+
+    def in_session(work: Callable[[Runs], Any]) -> Any:
+        return transact("the test", lambda: work(SessionRuns(study)))
+
+    in_session(lambda runs: runs.add_file("requirements.txt", records._requirements()))
+    direct = DirectRuns(study)
+
+    def directly(work: Callable[[Runs], Any]) -> Any:
+        study.index.refresh()
+        direct.begin()
+        answer = work(direct)
+        direct.commit("the test")
+        return answer
+
+    yield in_session if request.param == "in a session" else directly
+    direct.close()
+
+
+def launch(scripts: Workflow, tags: Mapping[int, str]) -> Callable[[Runs], records.Launched]:
+    service = Service(generator=BashGenerator(), name="bash")
+    return lambda runs: records.launch(scripts.mult, runs, tags, service)
+
+
 @pytest.fixture
-def claimed(scripts: Workflow) -> tuple[str, str]:
-    """A run that is claimed, and its tag."""
+def launched(scripts: Workflow, write: Write) -> tuple[str, str]:
+    """A run that is launched, and its tag."""
     (run,) = create_tasks(scripts, label="true")
     tags = records.new_tags(scripts.mult, [run_id(run)])
-    assert transact("claim", lambda: records.claim(scripts.mult, tags)) == [run_id(run)]
+    found = write(launch(scripts, tags))
+    assert [task.tag for task in found.tasks] == list(tags.values())
+    assert entries_of(scripts, run)["state"] == "launched"
     return run, tags[run_id(run)]
 
 
@@ -113,58 +146,76 @@ def test_tags_are_new_for_each_execution(scripts: Workflow) -> None:
     assert all(tag.startswith("motoko-mult-3-") for tag in tags)
 
 
-def test_only_one_claim_gets_a_run(scripts: Workflow, claimed: tuple[str, str]) -> None:
-    run, _ = claimed
-    other = records.new_tags(scripts.mult, [run_id(run), 10**6])
-    assert transact("claim", lambda: records.claim(scripts.mult, other)) == []
+def test_only_one_launcher_gets_a_run(scripts: Workflow, write: Write, launched: tuple[str, str]) -> None:
+    run, tag = launched
+    other = records.new_tags(scripts.mult, [run_id(run)])
+    assert write(launch(scripts, other)) == records.Launched()
+    assert entries_of(scripts, run)["handle"]["tag"] == tag
+
+
+def test_a_run_that_was_deleted_is_not_launched(scripts: Workflow) -> None:
+    study = scripts.mult.database
+    found = transact("the test", lambda: launch(scripts, {10**6: "motoko-x"})(SessionRuns(study)))
+    assert found == records.Launched()
 
 
 # A connection that is lost while a commit is under way leaves open what became of it.
-def test_each_step_may_be_done_twice(scripts: Workflow, claimed: tuple[str, str]) -> None:
-    run, tag = claimed
-    manager, number = scripts.mult, run_id(run)
-    tags = {number: tag}
-    assert transact("claim", lambda: records.claim(manager, tags)) == [number]
+def test_each_step_may_be_done_twice(scripts: Workflow, write: Write, launched: tuple[str, str]) -> None:
+    run, tag = launched
+    tags = {run_id(run): tag}
+    assert [task.run_id for task in write(launch(scripts, tags)).tasks] == [run_id(run)]
     for _ in range(2):
-        assert transact("launched", lambda: records.launched(manager, intents(tags), "launched")) == [number]
-    for _ in range(2):
-        transact("submitted", lambda: records.submitted(manager, {number: (tag, {"pid": 5})}))
-    assert entries_of(scripts, run)["handle"] == {"tag": tag, "generator": "", "data": {"pid": 5}}
+        write(lambda runs: records.submitted(runs, {run_id(run): (tag, {"pid": 5})}))
+    assert entries_of(scripts, run)["handle"] == {"tag": tag, "generator": "bash", "data": {"pid": 5}}
     end = Ended(tag=tag, exit_code=3)
     for _ in range(2):
-        transact("settle", lambda: records.settle(manager, {number: (end, "oh")}))
+        write(lambda runs: records.settle(runs, {run_id(run): (end, "oh")}))
     assert entries_of(scripts, run)["state"] == "FAILED"
     for _ in range(2):
-        transact("hand back", lambda: records.hand_back(manager, tags))
+        write(lambda runs: records.hand_back(runs, tags))
     assert entries_of(scripts, run)["state"] == "FAILED"
 
 
 def test_what_was_written_under_another_tag_is_not_touched(
-    scripts: Workflow, claimed: tuple[str, str]
+    scripts: Workflow, write: Write, launched: tuple[str, str]
 ) -> None:
-    run, tag = claimed
-    manager, number, old = scripts.mult, run_id(run), "an earlier execution"
+    run, tag = launched
+    number, old = run_id(run), "an earlier execution"
     before = entries_of(scripts, run)
-    assert transact("launched", lambda: records.launched(manager, intents({number: old}), "launched")) == []
-    transact("submitted", lambda: records.submitted(manager, {number: (old, {"pid": 5})}))
-    transact("settle", lambda: records.settle(manager, {number: (Ended(tag=old, exit_code=1), "")}))
-    transact("hand back", lambda: records.hand_back(manager, {number: old}))
+    assert write(launch(scripts, {number: old})) == records.Launched()
+    write(lambda runs: records.submitted(runs, {number: (old, {"pid": 5})}))
+    write(lambda runs: records.settle(runs, {number: (Ended(tag=old, exit_code=1), "")}))
+    write(lambda runs: records.hand_back(runs, {number: old}))
     assert entries_of(scripts, run) == before
     assert before["handle"]["tag"] == tag
 
 
-def test_a_run_whose_state_moved_on_is_not_launched(scripts: Workflow, claimed: tuple[str, str]) -> None:
-    run, tag = claimed
+def test_a_run_whose_state_moved_on_is_not_launched(scripts: Workflow, write: Write) -> None:
+    (run,) = create_tasks(scripts, label="true")
     set_state(scripts, run, "GIVEN UP")
-    launched = transact(
-        "launched", lambda: records.launched(scripts.mult, {run_id(run): (tag, {})}, "launched")
-    )
-    assert launched == []
+    assert write(launch(scripts, {run_id(run): "motoko-x"})) == records.Launched()
 
 
-def test_a_run_that_ended_by_itself_is_not_handed_back(scripts: Workflow, claimed: tuple[str, str]) -> None:
-    run, tag = claimed
+def test_a_run_that_cannot_be_launched_fails_with_the_reason_and_the_others_do_not(
+    scripts: Workflow, write: Write
+) -> None:
+    bad, good = create_tasks(scripts, label=["true", "echo"])
+    set_state(scripts, bad, "CREATED", nproc="many")
+    tags = records.new_tags(scripts.mult, map(run_id, (bad, good)))
+    found = write(launch(scripts, tags))
+    assert [task.task for task in found.tasks] == [good]
+    assert found.refused == {run_id(bad): f"nproc of {bad} is 'many', not a whole number"}
+    entries = entries_of(scripts, bad)
+    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "SUBMIT")
+    assert entries["failure"]["stderr"] == found.refused[run_id(bad)]
+    assert "handle" not in entries
+
+
+def test_a_run_that_ended_by_itself_is_not_handed_back(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
     set_state(scripts, run, "FINISHED")
-    transact("hand back", lambda: records.hand_back(scripts.mult, {run_id(run): tag}))
+    write(lambda runs: records.hand_back(runs, {run_id(run): tag}))
     assert entries_of(scripts, run)["state"] == "FINISHED"
     assert "handle" not in entries_of(scripts, run)

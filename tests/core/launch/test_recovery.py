@@ -21,7 +21,6 @@ from motoko_core.errors import ConfigError
 from motoko_core.interfaces import ExitRecord, LaunchTask, read_exit_record
 from motoko_core.launch import writing
 from motoko_core.launch.service import Service
-from motoko_core.session import transact
 from motoko_core.task_manager import TaskManager
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators._processes import processes_of
@@ -46,7 +45,7 @@ async def submit_and_die(self, batch, submit=BashGenerator.submit):
     await submit(self, batch)
     die()
 
-if death == "between claim and launch":
+if death == "before launch":
     records.prepare = die
 elif death == "between launch and submission":
     BashGenerator.submit = die
@@ -77,7 +76,7 @@ async def killed_launcher(workflow: Workflow, death: str) -> None:
 @pytest.mark.parametrize(
     ("death", "state_left"),
     [
-        ("between claim and launch", "TOBELAUNCHED"),
+        ("before launch", "CREATED"),
         ("between launch and submission", "launched"),
         ("after submission", "launched"),
         ("between end and settlement", "launched"),
@@ -91,7 +90,7 @@ async def test_a_launcher_that_dies_is_continued_and_each_run_is_executed_once(
     await killed_launcher(scripts, death)
     states = [entries_of(scripts, run)["state"] for run in (*good, *bad)]
     assert state_left in states
-    assert set(states) <= {state_left, "CREATED", "TOBELAUNCHED"}
+    assert set(states) <= {state_left, "CREATED"}
     async with launching(scripts):
         ends = await settled(scripts, *good, *bad)
     assert [entries["state"] for entries in ends] == ["FINISHED", "FINISHED", "FAILED", "FAILED"]
@@ -255,22 +254,24 @@ async def test_a_lost_connection_at_each_transaction_changes_nothing(
 ) -> None:
     seen: set[str] = set()
 
-    def flaky(title: str, work: Callable[[], Any]) -> Any:
+    write = writing.Writer._write
+
+    def flaky(writer: writing.Writer, manager: TaskManager, title: str, work: Callable[[Any], Any]) -> Any:
         what = title.rpartition(": ")[2]
-        answer = transact(title, work) if committed or what in seen else None
+        answer = write(writer, manager, title, work) if committed or what in seen else None
         if what not in seen:
             seen.add(what)
             raise ClientDisconnected("the answer never arrived")
         return answer
 
-    monkeypatch.setattr(writing, "transact", flaky)
+    monkeypatch.setattr(writing.Writer, "_write", flaky)
     monkeypatch.setattr(writing, "_RECONNECT_S", (0.0, 0.0))
     runs = create_tasks(scripts, label=f"echo $BLACKDYNAMITE_RUN_ID >> {tmp_path}/log; exit 2", n=[1, 2, 3])
     async with launching(scripts, slots=1):
         ends = await settled(scripts, *runs)
     assert {entries["failure"]["exit_code"] for entries in ends} == {2}
     assert sorted((tmp_path / "log").read_text().split()) == sorted(r.rpartition(".")[2] for r in runs)
-    assert seen >= {"look", "round", "prepare"}
+    assert seen >= {"look", "round"}
 
 
 async def test_a_launcher_that_is_to_stop_does_not_wait_for_a_server(
@@ -280,10 +281,10 @@ async def test_a_launcher_that_is_to_stop_does_not_wait_for_a_server(
         (run,) = create_tasks(scripts, label=f"echo > {fifo}; read < {fifo}")
         await read_line(fifo)
 
-        def dead(title: str, work: Callable[[], Any]) -> Any:
+        def dead(*_: object) -> None:
             raise ClientDisconnected("nobody there")
 
-        monkeypatch.setattr(writing, "transact", dead)
+        monkeypatch.setattr(writing.Writer, "_write", dead)
         launcher.stop()
     assert entries_of(scripts, run)["state"] == "launched"
     monkeypatch.undo()

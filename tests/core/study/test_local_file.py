@@ -154,11 +154,11 @@ def test_records_stay_what_they_were(written: Written) -> None:
     local = written.local()
     records = local.records(written.end)
     assert records is not None
-    before = records.data(u64(written.oid))
+    before = records.stored(u64(written.oid))
     assert local.covers(written.write("second"))
-    assert records.data(u64(written.oid)) == before
+    assert records.stored(u64(written.oid)) == before
     with pytest.raises(Unexpected, match="no data before"):
-        EarlierRecords(RecordFile(written.path), p64(1)).data(u64(written.oid))
+        EarlierRecords(RecordFile(written.path), p64(1)).stored(u64(written.oid))
 
 
 # ------------------------------------------------------------------ beside a server

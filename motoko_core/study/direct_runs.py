@@ -1,0 +1,238 @@
+"""Runs read from the database's file and stored as they are, without ZODB's objects in between.
+
+Of what a launcher spends on a short run, most would go into loading and storing its objects, which nobody
+else uses. What one transaction does with it here is the same, and so is what the server makes of two that
+meet: each run is stored with the transaction that it was read from, and the server merges or refuses.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from BTrees.OOBTree import OOBTree
+from ZODB.utils import p64, u64
+
+from motoko_core.session import transact
+from motoko_core.study.bulk_client import PassingTransaction
+from motoko_core.study.plain_objects import (
+    JOB,
+    RUN,
+    PlainRecord,
+    Records,
+    Reference,
+    Unexpected,
+    plain_record,
+    tree_data,
+    tree_state,
+)
+from motoko_core.study.runs import ConfigFile, Run, SessionRuns, file_id
+
+if TYPE_CHECKING:
+    from motoko_core.study.database import StudyDatabase
+
+_SCALARS = frozenset({str, int, float, bool, type(None), bytes, complex, datetime.datetime})
+#: Runs that are kept: some 3 kB each.
+_KEPT = 2000
+#: Configuration files that are kept: most runs have the same.
+_FILES = 256
+
+
+_id_of = lru_cache(maxsize=10)(file_id)
+
+
+class DirectRuns:
+    """The runs of a study on this machine: :class:`~motoko_core.study.runs.Runs` without a session.
+
+    Only what is as usual is understood, like in :mod:`motoko_core.study.plain_objects`; for anything else,
+    :class:`~motoko_core.study.plain_objects.Unexpected` is raised, and a session is to do it.
+
+    :param study: its index is filled.
+    """
+
+    def __init__(self, study: StudyDatabase) -> None:
+        self._study = study
+        # Of its own, for what it has seen; and what it commits is announced to all others.
+        self._storage = study.db._mvcc_storage.new_instance()
+        self._records: Records | None = None
+        self._runs: dict[int, _DirectRun] = {}
+        #: Those that were stored here, as they were: most of them come back without having changed.
+        self._kept: dict[int, _DirectRun] = {}
+        self._files: dict[Any, ConfigFile] = {}
+
+    def begin(self) -> None:
+        """See what was committed so far.
+
+        :raises Unexpected: that is not to be had here.
+        """
+        self._runs.clear()
+        self._storage.poll_invalidations()
+        file = self._study.db.storage.file
+        self._records = file and file.records(self._storage._start)
+        if self._records is None:
+            raise Unexpected("the database's file cannot be read here")
+
+    def get(self, run_ids: Iterable[int]) -> Iterator[tuple[int, Run]]:
+        rows = self._study.index.rows
+        for run_id in run_ids:
+            run = self._runs.get(run_id)
+            if run is None:
+                oid = rows.oid(run_id)
+                if oid is None:
+                    raise Unexpected(f"run {run_id} is not known, or of another class")
+                run = self._runs[run_id] = self._kept_run(run_id) or self._new_run(u64(oid))
+            yield run_id, run
+
+    def _new_run(self, oid: int) -> _DirectRun:
+        return _DirectRun(self._record(oid, RUN), self._read)
+
+    def _kept_run(self, run_id: int) -> _DirectRun | None:
+        """A run as it was stored here, if nobody has changed it since."""
+        run = self._kept.pop(run_id, None)
+        return run if run is not None and run.is_current() else None
+
+    def _record(self, oid: int, kind: Any) -> PlainRecord:
+        data, _ = self._read(oid)
+        record = plain_record(data)
+        if record.kind != kind or not record.is_usual or type(record.entries) is not Reference:
+            raise Unexpected(f"object {oid} is not as usual")
+        if not all(map(_is_plain, record.attributes.values())):
+            raise Unexpected(f"object {oid} has a value that is not one of Python's own")
+        return record
+
+    def _read(self, oid: int) -> tuple[bytes, bytes]:
+        """An object as it is stored, and the transaction that wrote it."""
+        assert self._records is not None
+        return self._records.stored(oid)
+
+    def job(self, job_id: Any) -> Mapping[str, Any] | None:
+        oid = self._study.index.jobs.oid(job_id)
+        if oid is None:
+            raise Unexpected(f"job {job_id!r} is not known, or of another class")
+        record = self._record(u64(oid), JOB)
+        data, _ = self._read(record.entries.oid)
+        return {**record.attributes, **_entries_in(data)}
+
+    def has_job(self, job_id: Any) -> bool:
+        if job_id not in self._study.index.jobs:
+            raise Unexpected(f"job {job_id!r} is not known")
+        return True
+
+    def file(self, file_id: Any) -> ConfigFile | None:
+        found = self._files.get(file_id)
+        if found is None:
+            title = f"configuration files of {self._study.config.name}"
+            found = transact(title, lambda: SessionRuns(self._study).file(file_id))
+            if found is not None:
+                if len(self._files) >= _FILES:
+                    self._files.clear()
+                self._files[file_id] = found
+        return found
+
+    def add_file(self, name: str, content: str) -> str:
+        found = _id_of(name, content)
+        if self.file(found) is None:
+            raise Unexpected(f"the file {name} is not in the study yet")
+        return found
+
+    def commit(self, title: str) -> None:
+        """Store what has changed.
+
+        :raises ~ZODB.POSException.ConflictError: somebody has changed the same; nothing is stored.
+        :raises ~ZEO.Exceptions.ClientDisconnected: the server does not answer.
+        """
+        changed = {run_id: run for run_id, run in self._runs.items() if run.has_changed()}
+        self._runs.clear()
+        if not changed:
+            return
+        new = [(run.oid, run.tid, run.data()) for run in changed.values()]
+        txn, storage = PassingTransaction(description=title), self._storage
+        try:
+            storage.tpc_begin(txn)
+            for oid, tid, data in new:
+                storage.store(oid, tid, data, "", txn)
+            merged = storage.tpc_vote(txn)
+            tid = storage.tpc_finish(txn)
+        except BaseException:
+            storage.tpc_abort(txn)
+            raise
+        if not merged:
+            for run in changed.values():
+                run.was_stored(tid)
+            self._kept.update(changed)
+        while len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def close(self) -> None:
+        self._storage.release()
+
+
+class _DirectRun:
+    def __init__(self, record: PlainRecord, read: Callable[[int], tuple[bytes, bytes]]) -> None:
+        self._record = record
+        self._read = read
+        data, self.tid = read(record.entries.oid)
+        self.entries: MutableMapping[str, Any] = _entries_in(data)
+        self._before = dict(self.entries)
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        return self._record.attributes
+
+    @property
+    def configfiles(self) -> Iterable[str]:
+        reference = self._record.configfiles
+        if type(reference) is not Reference:
+            raise Unexpected(f"{reference!r} instead of the configuration files")
+        state = tree_state(self._read(reference.oid)[0]) or ((),)
+        if len(state) != 1:
+            raise Unexpected("more configuration files than one object holds")
+        found: tuple[str, ...] = state[0]
+        return found
+
+    # What is stored is the object with the entries.
+
+    @property
+    def oid(self) -> bytes:
+        oid: bytes = p64(self._record.entries.oid)
+        return oid
+
+    def has_changed(self) -> bool:
+        return self.entries != self._before
+
+    def data(self) -> bytes:
+        """:raises Unexpected: there are more entries than one object holds."""
+        state = OOBTree(self.entries).__getstate__()
+        if state is None or len(state) != 1:
+            raise Unexpected("more entries than one object holds")
+        return tree_data(state)
+
+    def was_stored(self, tid: bytes) -> None:
+        self.tid = tid
+        self._before = dict(self.entries)
+
+    def is_current(self) -> bool:
+        return self._read(self._record.entries.oid)[1] == self.tid
+
+
+def _entries_in(data: bytes) -> dict[str, Any]:
+    """The entries of a run or a job, as they are stored."""
+    tree = tree_state(data)
+    if tree is None or len(tree) != 1:
+        raise Unexpected("more entries than one object holds, or none")
+    (bucket,) = tree[0][0]
+    if not all(map(_is_plain, bucket[1::2])):
+        raise Unexpected("an entry that is not one of Python's own")
+    return dict(zip(bucket[::2], bucket[1::2], strict=True))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is stored again as it was, whatever its class may do."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is dict:
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    return kind in (list, tuple, set, frozenset) and all(map(_is_plain, value))
