@@ -113,7 +113,6 @@ class Launcher:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 for generator in self._listeners:
                     await generator.close()
-                self._writer.close()
 
     def stop(self) -> None:
         """End :meth:`run` soon."""

@@ -75,11 +75,6 @@ class Writer:
             return transact(title, lambda: work(SessionRuns(study)))
         return result
 
-    def close(self) -> None:
-        """Let go of the databases."""
-        while self._direct:
-            self._direct.popitem()[1].close()
-
     async def _answered(self, pulse: Pulse) -> None:
         """Wait for a server: nothing synchronous is begun while it is silent, or the loop would hang."""
         answering = asyncio.ensure_future(pulse.answered())

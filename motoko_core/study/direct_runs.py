@@ -54,8 +54,6 @@ class DirectRuns:
 
     def __init__(self, study: StudyDatabase) -> None:
         self._study = study
-        # Of its own, for what it has seen; and what it commits is announced to all others.
-        self._storage = study.db._mvcc_storage.new_instance()
         self._records: Records | None = None
         self._runs: dict[int, _DirectRun] = {}
         #: Those that were stored here, as they were: most of them come back without having changed.
@@ -68,9 +66,9 @@ class DirectRuns:
         :raises Unexpected: that is not to be had here.
         """
         self._runs.clear()
-        self._storage.poll_invalidations()
-        file = self._study.db.storage.file
-        self._records = file and file.records(self._storage._start)
+        storage = self._study.db.storage
+        end = p64(u64(storage.lastTransaction()) + 1)
+        self._records = storage.file and storage.file.records(end)
         if self._records is None:
             raise Unexpected("the database's file cannot be read here")
 
@@ -148,13 +146,19 @@ class DirectRuns:
         if not changed:
             return
         new = [(run.oid, run.tid, run.data()) for run in changed.values()]
-        txn, storage = PassingTransaction(description=title), self._storage
+        txn, db = PassingTransaction(description=title), self._study.db
+        storage, oids = db.storage, {oid for oid, _, _ in new}
+
+        def tell(tid: bytes) -> None:
+            """Tell the connections of this process; the server tells the others."""
+            db._mvcc_storage._invalidate_finish(tid, oids, None)
+
         try:
             storage.tpc_begin(txn)
             for oid, tid, data in new:
                 storage.store(oid, tid, data, "", txn)
             merged = storage.tpc_vote(txn)
-            tid = storage.tpc_finish(txn)
+            tid = storage.tpc_finish(txn, tell)
         except BaseException:
             storage.tpc_abort(txn)
             raise
@@ -164,9 +168,6 @@ class DirectRuns:
             self._kept.update(changed)
         while len(self._kept) > _KEPT:
             del self._kept[next(iter(self._kept))]
-
-    def close(self) -> None:
-        self._storage.release()
 
 
 class _DirectRun:

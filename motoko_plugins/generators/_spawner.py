@@ -23,6 +23,7 @@ import errno
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -62,6 +63,8 @@ class Spawner:
         self._slots = slots
         self._tag_variable = os.fsencode(tag_variable)
         self._environment = dict(os.environb)
+        # Once: for each job, the whole PATH would be gone through, with the spawner standing still meanwhile.
+        self._bash = shutil.which("bash") or "bash"
         self._waiting: deque[tuple[str, int, str, str, str | None, str | None, str]] = deque()
         #: pid -> tag, processors, descriptor of the record
         self._running: dict[int, tuple[str, int, int]] = {}
@@ -133,7 +136,7 @@ class Spawner:
             os.chdir(directory)
             self._environment[self._tag_variable] = os.fsencode(tag)
             pid = os.posix_spawnp(
-                "bash",
+                self._bash,
                 ["bash", f"./{script}"],
                 self._environment,
                 file_actions=actions,
@@ -150,7 +153,7 @@ class Spawner:
             if descriptor is not None:
                 _finish(descriptor, 126)
             why = str(error)
-            if isinstance(error, OSError) and error.filename == "bash":
+            if isinstance(error, OSError) and error.filename == self._bash:
                 # It names the program only, but the files are opened there as well.
                 why = f"{error.strerror}: bash ./{script} > {stdout} 2> {stderr}, in {directory}"
             self._tell("failed", tag, why[:1000])

@@ -103,7 +103,7 @@ Write = Callable[[Callable[[Runs], Any]], Any]
 
 
 @pytest.fixture(params=["in a session", "directly"])
-def write(request: pytest.FixtureRequest, scripts: Workflow) -> Iterator[Write]:
+def write(request: pytest.FixtureRequest, scripts: Workflow) -> Write:
     """Does something with the runs of the study ``mult``, in a transaction, in each way that there is."""
     study = scripts.mult.database
 
@@ -120,8 +120,7 @@ def write(request: pytest.FixtureRequest, scripts: Workflow) -> Iterator[Write]:
         direct.commit("the test")
         return answer
 
-    yield in_session if request.param == "in a session" else directly
-    direct.close()
+    return in_session if request.param == "in a session" else directly
 
 
 def launch(scripts: Workflow, tags: Mapping[int, str]) -> Callable[[Runs], records.Launched]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,10 +21,8 @@ from tests.launching import entries_of
 
 
 @pytest.fixture
-def direct(workflow: Workflow) -> Iterator[DirectRuns]:
-    runs = DirectRuns(workflow.mult.database)
-    yield runs
-    runs.close()
+def direct(workflow: Workflow) -> DirectRuns:
+    return DirectRuns(workflow.mult.database)
 
 
 def begin(workflow: Workflow, direct: DirectRuns) -> None:
