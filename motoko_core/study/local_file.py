@@ -66,15 +66,19 @@ class LocalFile:
     def _follow(self, last: bytes) -> bool:
         with self._lock:
             file = self._file
+            if file is None:
+                return False
             try:
-                if file is not None and file.last < last:
+                if file.last < last:
                     file.follow()
-                if file is not None and file.last < last and not file.is_at(self._path):
+                if file.last < last and not file.is_at(self._path):
                     file = self._file = self._open(self._path)  # it was packed
+            except FileNotFoundError:
+                return False  # it is just being replaced
             except (Unexpected, OSError) as error:
                 self._give_up(error)
                 return False
-            return file is not None and file.last >= last
+            return file.last >= last
 
     def _give_up(self, error: Exception) -> None:
         logger.debug("%s is read through its server from now on: %s", self._path, error)

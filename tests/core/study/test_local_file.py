@@ -150,6 +150,21 @@ def test_file_that_cannot_be_opened_again_is_not_read_any_more(written: Written)
     assert not local.covers(written.end)
 
 
+def test_file_that_is_just_being_replaced_is_read_again_later(written: Written) -> None:
+    missing = [True]
+
+    def open_file(path: Path) -> RecordFile:
+        if missing:
+            raise FileNotFoundError(missing.pop())
+        return RecordFile(path)
+
+    local = LocalFile(written.path, RecordFile(written.path), open_file)
+    written.storage.pack(time.time() + 1, referencesf)
+    end = written.write("after packing")
+    assert not local.covers(end)
+    assert written.agree(local, end)
+
+
 def test_records_stay_what_they_were(written: Written) -> None:
     local = written.local()
     records = local.records(written.end)
