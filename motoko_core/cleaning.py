@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Runs in one transaction.
 _BATCH = 200
+_DELETED = "DELETED"
 #: Entries that tell of an execution.
 _OF_AN_EXECUTION = ("failure", "handle", "not_before", "cancel")
 
@@ -125,4 +126,6 @@ def _delete(manager: TaskManager, run_id: int, run: Any) -> None:
         of_job = job.__dict__.get("runs")
         if of_job is not None:
             of_job.entries.pop(run_id, None)
+    # A launcher that takes it at this moment has changed that as well: one of the two comes too late.
+    run.entries["state"] = _DELETED
     del base._get_runs().entries[run_id]

@@ -1,6 +1,6 @@
 """The launcher: from a CREATED run to a finished one.
 
-write the run directories -> commit the launched state with a tag and what finds the job again -> submit ->
+commit the launched state with a tag and what finds the job again -> write the run directories -> submit ->
 commit the handles -> follow -> settle. After a crash at any point the next launcher finds out from the
 database, the run directories and the generator where each run stands.
 
@@ -209,24 +209,25 @@ class Launcher:
         wanted = self._wanted(manager)
         if not (ends or wanted):
             return False
-        await self._end_earlier(manager, wanted)
+        wanted = await self._without_earlier(manager, wanted)
         tags = records.new_tags(manager, wanted)
 
-        def work(runs: Runs) -> records.Launched:
+        def work(runs: Runs) -> tuple[list[records.Launch], dict[int, str]]:
             if ends:
                 records.settle(runs, ends)
-            return records.launch(manager, runs, tags, service) if tags else records.Launched()
+            return records.launch(manager, runs, tags, service) if tags else ([], {})
 
-        launched = await self._writer.write(manager, "round", work)
-        for run_id, error in launched.refused.items():
+        launched, refused = await self._writer.write(manager, "round", work)
+        for run_id, error in refused.items():
             logger.error("%s.%d cannot be launched: %s", manager.study, run_id, error)
-        for task in launched.tasks:
-            self._in_hand.add(manager, task, service.generator)
-        await self._submit(manager, launched)
+        for launch in launched:
+            self._in_hand.add(manager, launch.task, service.generator)
+        if launched:
+            await self._submit(manager, launched)
         return True
 
     def _wanted(self, manager: TaskManager) -> list[int]:
-        """Runs to be claimed: a fair share of those that the generator has room for."""
+        """Runs to be launched: a fair share of those that the generator has room for."""
         if self._stopping:
             return []
         service = self.services[manager]
@@ -237,34 +238,53 @@ class Launcher:
             limit = min(limit, -(-room // max(1, hungry)))
         return self._in_hand.take(service, self._waiting[manager], manager, limit)
 
-    async def _submit(self, manager: TaskManager, launched: records.Launched) -> None:
-        batch = launched.tasks
+    async def _submit(self, manager: TaskManager, launched: Sequence[records.Launch]) -> None:
+        """Write the directories, submit, and write down what came of it."""
+        batch: list[records.Launch] = []
+        answers: list[Submitted] = []
+        for launch in launched:
+            try:
+                records.prepare(launch)
+                batch.append(launch)
+            except (MotokoError, OSError) as error:
+                answers.append(Submitted(tag=launch.task.tag, error=str(error)))
         if batch:
-            logger.info("launching %s", ", ".join(task.task for task in batch))
-            answers = await self.services[manager].generator.submit(batch)
-            await self._note(manager, answers, launched)
+            tasks = [launch.task for launch in batch]
+            logger.info("launching %s", ", ".join(task.task for task in tasks))
+            answers += await self.services[manager].generator.submit(tasks)
+        await self._note(manager, answers, {launch.task.tag: launch for launch in launched})
 
-    async def _end_earlier(self, manager: TaskManager, run_ids: Sequence[int]) -> None:
-        """Stop jobs whose runs were reset while they ran: two executions would share one directory."""
+    async def _without_earlier(self, manager: TaskManager, run_ids: Sequence[int]) -> list[int]:
+        """Stop jobs whose runs were reset while they ran: two executions would share one directory.
+
+        :return: those of the runs that may be launched. Of one in hand the index may have the state that it
+            had before it was launched.
+        """
         in_hand = self._in_hand.tags(manager)
-        tags = [in_hand[run_id] for run_id in run_ids if run_id in in_hand]
+        doubtful = [run_id for run_id in run_ids if run_id in in_hand]
+        if not doubtful:
+            return list(run_ids)
+        reset = await self._writer.write(manager, "look", partial(records.waiting, run_ids=doubtful))
+        tags = [in_hand[run_id] for run_id in reset if run_id in in_hand]
         if tags:
             logger.info("stopping %d jobs: their runs were reset, and start again", len(tags))
             for generator, some in self._in_hand.by_generator(tags).items():
                 await generator.cancel(some)
+        return [run_id for run_id in run_ids if run_id not in doubtful or run_id in reset]
 
     async def _note(
-        self, manager: TaskManager, answers: Sequence[Submitted], launched: records.Launched
+        self, manager: TaskManager, answers: Sequence[Submitted], launched: Mapping[str, records.Launch]
     ) -> None:
-        """Write down what came of submissions."""
         handles, refused = {}, {}
-        for answer, task, intent in zip(answers, launched.tasks, launched.intents, strict=True):
+        for answer in answers:
+            launch = launched[answer.tag]
+            task = launch.task
             if answer.handle is None:
                 self._in_hand.remove(answer.tag)
                 error = answer.error or "the generator gave no reason"
                 refused[task.run_id] = Ended(tag=answer.tag, exit_code=None, reason="SUBMIT"), error
                 logger.error("%s cannot be launched: %s", task.task, error)
-            elif answer.handle != intent:  # else it is written down already
+            elif answer.handle != launch.intent:  # else it is written down already
                 handles[task.run_id] = (answer.tag, answer.handle)
         if handles or refused:
 

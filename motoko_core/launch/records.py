@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import secrets
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,36 +86,44 @@ def _values(run: Run) -> dict[str, Any]:
 
 
 @attrs.frozen
-class Launched:
-    """What became of runs that were to be launched.
+class Launch:
+    """A run that is about to be submitted.
 
-    :param tasks: those that are ours.
-    :param intents: what is written down of each, to find its job again.
-    :param refused: run id -> why it cannot be executed.
+    :param intent: what is written down of it, to find its job again.
+    :param files: name -> text of what its directory is to hold beside the script.
     """
 
-    tasks: Sequence[LaunchTask] = attrs.field(factory=list)
-    intents: Sequence[Mapping[str, Any]] = attrs.field(factory=list)
-    refused: Mapping[int, str] = attrs.field(factory=dict)
+    task: LaunchTask
+    intent: Mapping[str, Any]
+    files: Mapping[str, str]
+    script: str
 
 
-def launch(manager: TaskManager, runs: Runs, tags: Mapping[int, str], service: Service) -> Launched:
-    """Take runs that wait, and write their directories: CREATED -> the generator's launched state.
-
-    Whoever does not commit this has done no harm: directories are written in the same way again. When it is
-    committed, scripts may start.
+def launch(
+    manager: TaskManager, runs: Runs, tags: Mapping[int, str], service: Service
+) -> tuple[list[Launch], dict[int, str]]:
+    """Take runs that wait: CREATED -> the generator's launched state. A script may start from now on.
 
     :param tags: run id -> the name of its execution.
+    :return: those that are ours; and run id -> why it cannot be executed, which is written down already.
     """
     generator = service.generator
     requirements = runs.add_file("requirements.txt", _requirements())
     directory = runs_directory(manager)
     found, refused = [], {}
     for run_id, run in runs.get(tags):
-        tag, state = tags[run_id], run.entries.get("state")
-        if state != CREATED and not (state == generator.launched_state and _tag(run) == tag):
+        tag, entries = tags[run_id], run.entries
+        if entries.get("state") == CREATED:
+            entries.pop(CANCEL, None)  # of an earlier execution
+        elif entries.get("state") != generator.launched_state or _tag(run) != tag:
             continue  # somebody else has taken it, or it was cancelled
-        run.entries.update(
+        elif entries.get(CANCEL) == tag:  # it is ours already, and no generator has got it
+            entries.pop(HANDLE)
+            entries.pop(CANCEL)
+            cancel(run)
+            continue
+        entries.pop("not_before", None)
+        entries.update(
             {
                 "run_path": f"{directory}/run-{run_id}",
                 "blackdynamite_version": BlackDynamite.__version__,
@@ -124,20 +132,23 @@ def launch(manager: TaskManager, runs: Runs, tags: Mapping[int, str], service: S
         )
         try:
             task = task_of(manager, runs, run_id, run, tag, service.settings)
-            prepare(manager, runs, task, run.configfiles)
-        except (MotokoError, OSError) as error:
+            found.append((run, task, *_files_of(manager, runs, task, run.configfiles)))
+        except MotokoError as error:
             refused[run_id] = str(error)
+            entries.pop(HANDLE, None)  # an earlier execution's
             _fail(run, "SUBMIT", None, str(error))
-        else:
-            found.append((run, task))
-        for name in (CANCEL, "not_before"):
-            run.entries.pop(name, None)
-    tasks = [task for _, task in found]
-    intents = generator.intents(tasks)
-    for (run, task), intent in zip(found, intents, strict=True):
+    intents = generator.intents([task for _, task, _, _ in found])
+    launched = []
+    for (run, task, files, script), intent in zip(found, intents, strict=True):
         handle = {"tag": task.tag, "generator": service.name, "data": dict(intent)}
         run.entries.update({"state": generator.launched_state, HANDLE: json.dumps(handle)})
-    return Launched(tasks, intents, refused)
+        launched.append(Launch(task, intent, files, script))
+    return launched, refused
+
+
+def waiting(runs: Runs, run_ids: Iterable[int]) -> list[int]:
+    """Those of some runs that wait for a launcher."""
+    return [run_id for run_id, run in runs.get(run_ids) if run.entries.get("state") == CREATED]
 
 
 def task_of(
@@ -176,12 +187,12 @@ def in_hand(runs: Runs, run_ids: Iterable[int]) -> list[tuple[int, Run, str]]:
     return [(run_id, run, tag) for run_id, run in runs.get(run_ids) if (tag := _tag(run))]
 
 
-def prepare(manager: TaskManager, runs: Runs, task: LaunchTask, file_ids: Iterable[str]) -> None:
-    """Write the run directory.
+def _files_of(
+    manager: TaskManager, runs: Runs, task: LaunchTask, file_ids: Iterable[str]
+) -> tuple[Mapping[str, str], str]:
+    """The configuration files of a run, and its script, as they belong into its directory.
 
-    :param file_ids: the run's configuration files.
-    :raises ~motoko_core.errors.MotokoError: a variable without a value, a file with an impossible name.
-    :raises OSError: the file system refuses.
+    :raises ~motoko_core.errors.MotokoError: a variable without a value, a file that is not there.
     """
     job_id, study = task.options.get("job_id"), manager.database.schema
     if not runs.has_job(job_id):
@@ -201,7 +212,17 @@ def prepare(manager: TaskManager, runs: Runs, task: LaunchTask, file_ids: Iterab
     script = workspace.exec_script(
         texts.pop(task.script), host=manager.host, study=study, run_id=task.run_id, user=_user()
     )
-    workspace.prepare(task.directory, files=texts, script_name=task.script, script=script)
+    return texts, script
+
+
+def prepare(launch: Launch) -> None:
+    """Write the run directory.
+
+    :raises ~motoko_core.errors.ConfigError: a file with an impossible name.
+    :raises OSError: the file system refuses.
+    """
+    task = launch.task
+    workspace.prepare(task.directory, files=launch.files, script_name=task.script, script=launch.script)
 
 
 def submitted(runs: Runs, handles: Mapping[int, tuple[str, Mapping[str, Any]]]) -> None:

@@ -57,7 +57,7 @@ async def recover(
         if followed:
             logger.info("%s: %d jobs are followed again", manager.study, len(followed))
     if never:
-        logger.info("%s: %d runs were claimed and never started", manager.study, len(never))
+        logger.info("%s: %d runs were launched and never started", manager.study, len(never))
         await writer.write(manager, "hand back", partial(records.hand_back, tags=never))
 
 

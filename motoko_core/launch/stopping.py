@@ -142,7 +142,7 @@ async def _stop(generator: JobGenerator, tasks: Mapping[str, LaunchTask], timeou
 
 
 def _never(run_id: int, tag: str) -> _End:
-    """One that was claimed, and never started."""
+    """One that was launched, and never started."""
     return run_id, Ended(tag=tag, exit_code=None, reason=CANCELLED), ""
 
 

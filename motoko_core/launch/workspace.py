@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -117,14 +116,8 @@ def _write_new(path: str, text: str, *, mode: int) -> None:
     try:
         _write(path, data, mode)
     except FileExistsError:
-        # At no moment without it: a launcher on another machine may have been faster, and started the script.
-        draft = f"{path}.{uuid.uuid4().hex}"
-        try:
-            _write(draft, data, mode)
-            os.replace(draft, path)  # noqa: PTH105
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        os.unlink(path)  # noqa: PTH108
+        _write(path, data, mode)
 
 
 def _write(path: str, data: bytes, mode: int) -> None:

@@ -92,7 +92,7 @@ class StudyClient(BulkClient):
 
     @property
     def keeps_copies(self) -> bool:
-        return self.file is None
+        return self.file is None or self.file.is_useless
 
     def notify_connected(self, conn: Any, info: Any) -> None:
         self.file = None  # it may be another one than before

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from motoko_core.study.database import StudyDatabase
 
 _SCALARS = frozenset({str, int, float, bool, type(None), bytes, complex, datetime.datetime})
-#: Runs that are kept: some 3 kB each.
-_KEPT = 2000
+#: An object holds 30 entries, and a launcher adds up to 6.
+_ENTRIES = 24
 #: Configuration files that are kept: most runs have the same.
 _FILES = 256
 
@@ -56,8 +56,6 @@ class DirectRuns:
         self._study = study
         self._records: Records | None = None
         self._runs: dict[int, _DirectRun] = {}
-        #: Those that were stored here, as they were: most of them come back without having changed.
-        self._kept: dict[int, _DirectRun] = {}
         self._files: dict[Any, ConfigFile] = {}
 
     def begin(self) -> None:
@@ -80,16 +78,8 @@ class DirectRuns:
                 oid = rows.oid(run_id)
                 if oid is None:
                     raise Unexpected(f"run {run_id} is not known, or of another class")
-                run = self._runs[run_id] = self._kept_run(run_id) or self._new_run(u64(oid))
+                run = self._runs[run_id] = _DirectRun(self._record(u64(oid), RUN), self._read)
             yield run_id, run
-
-    def _new_run(self, oid: int) -> _DirectRun:
-        return _DirectRun(self._record(oid, RUN), self._read)
-
-    def _kept_run(self, run_id: int) -> _DirectRun | None:
-        """A run as it was stored here, if nobody has changed it since."""
-        run = self._kept.pop(run_id, None)
-        return run if run is not None and run.is_current() else None
 
     def _record(self, oid: int, kind: Any) -> PlainRecord:
         data, _ = self._read(oid)
@@ -141,11 +131,10 @@ class DirectRuns:
         :raises ~ZODB.POSException.ConflictError: somebody has changed the same; nothing is stored.
         :raises ~ZEO.Exceptions.ClientDisconnected: the server does not answer.
         """
-        changed = {run_id: run for run_id, run in self._runs.items() if run.has_changed()}
+        new = [(run.oid, run.tid, run.data()) for run in self._runs.values() if run.has_changed()]
         self._runs.clear()
-        if not changed:
+        if not new:
             return
-        new = [(run.oid, run.tid, run.data()) for run in changed.values()]
         txn, db = PassingTransaction(description=title), self._study.db
         storage, oids = db.storage, {oid for oid, _, _ in new}
 
@@ -157,17 +146,11 @@ class DirectRuns:
             storage.tpc_begin(txn)
             for oid, tid, data in new:
                 storage.store(oid, tid, data, "", txn)
-            merged = storage.tpc_vote(txn)
-            tid = storage.tpc_finish(txn, tell)
+            storage.tpc_vote(txn)
+            storage.tpc_finish(txn, tell)
         except BaseException:
             storage.tpc_abort(txn)
             raise
-        if not merged:
-            for run in changed.values():
-                run.was_stored(tid)
-            self._kept.update(changed)
-        while len(self._kept) > _KEPT:
-            del self._kept[next(iter(self._kept))]
 
 
 class _DirectRun:
@@ -210,13 +193,6 @@ class _DirectRun:
             raise Unexpected("more entries than one object holds")
         return tree_data(state)
 
-    def was_stored(self, tid: bytes) -> None:
-        self.tid = tid
-        self._before = dict(self.entries)
-
-    def is_current(self) -> bool:
-        return self._read(self._record.entries.oid)[1] == self.tid
-
 
 def _entries_in(data: bytes) -> dict[str, Any]:
     """The entries of a run or a job, as they are stored."""
@@ -224,6 +200,8 @@ def _entries_in(data: bytes) -> dict[str, Any]:
     if tree is None or len(tree) != 1:
         raise Unexpected("more entries than one object holds, or none")
     (bucket,) = tree[0][0]
+    if len(bucket) > 2 * _ENTRIES:
+        raise Unexpected("hardly any room for further entries in one object")
     if not all(map(_is_plain, bucket[1::2])):
         raise Unexpected("an entry that is not one of Python's own")
     return dict(zip(bucket[::2], bucket[1::2], strict=True))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from ZODB.utils import p64, u64
@@ -31,9 +30,8 @@ class LocalFile:
     :param file: what was taken in of it already.
     """
 
-    def __init__(self, path: Path, file: RecordFile, open_file: Callable[[Path], RecordFile] = RecordFile):
+    def __init__(self, path: Path, file: RecordFile) -> None:
         self._path = path
-        self._open = open_file
         self._lock = threading.Lock()
         self._file: RecordFile | None = file
 
@@ -47,6 +45,11 @@ class LocalFile:
         except (Unexpected, OSError) as error:
             self._give_up(error)
             return None
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether nothing is to be had here any more."""
+        return self._file is None
 
     def records(self, before: bytes) -> EarlierRecords | None:
         """The objects as they were before a transaction; None: they are not known here."""
@@ -72,7 +75,7 @@ class LocalFile:
                 if file.last < last:
                     file.follow()
                 if file.last < last and not file.is_at(self._path):
-                    file = self._file = self._open(self._path)  # it was packed
+                    file = self._file = RecordFile(self._path)  # it was packed
             except FileNotFoundError:
                 return False  # it is just being replaced
             except (Unexpected, OSError) as error:

@@ -13,6 +13,7 @@ import os
 import struct
 import weakref
 from array import array
+from contextlib import suppress
 from pathlib import Path
 
 from motoko_core.study.plain_objects import Records, Unexpected
@@ -69,10 +70,8 @@ class RecordFile(Records):
         :raises Unexpected: it is not as usual.
         :raises OSError: it cannot be read.
         """
-        try:
+        with suppress(struct.error):  # it became shorter: a transaction that was not finished was taken back
             self._scan()
-        except struct.error as error:  # it became shorter meanwhile
-            raise Unexpected("the file ends too early") from error
 
     def is_at(self, path: Path) -> bool:
         """Whether the file at a path is still this one."""
@@ -174,7 +173,10 @@ class EarlierRecords(Records):
         self._before = before
 
     def stored(self, oid: int) -> tuple[bytes, bytes]:
-        found = self._file.revision(oid, self._before)
+        try:
+            found = self._file.revision(oid, self._before)
+        except OSError as error:
+            raise Unexpected(f"object {oid} cannot be read: {error}") from error
         if found is None:
             raise Unexpected(f"object {oid} has no data before {self._before!r}")
         return found[:2]

@@ -23,8 +23,8 @@ __all__ = ["STEPS", "command", "main"]
 #: Where a launcher can be killed, in the order of its work. Those with "after" come after the commit.
 STEPS = (
     "before launch",
-    "in launch",
     "after launch",
+    "in prepare",
     "in submit",
     "after submit",
     "after submitted",
@@ -89,7 +89,7 @@ def _die_at_record(when: str, what: str) -> None:
 
     def commit(*arguments: Any) -> Any:
         answer = write(*arguments)
-        if written:
+        if written and when == "after":
             _die()
         return answer
 

@@ -92,7 +92,8 @@ class Spawner:
             self._receive()
             # A round: as many ends and starts as there are, then one message.
             self._reap()
-            self._start_some()
+            while self._waiting and self._fits(self._waiting[0][1]) and self._start(*self._waiting[0]):
+                self._waiting.popleft()
             self._send()
             if not self._waiting:
                 os.chdir("/")  # it is in nobody's way
@@ -107,10 +108,6 @@ class Spawner:
         return not self._running or self._used + processors <= self._slots
 
     # ------------------------------------------------------------------ jobs
-
-    def _start_some(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][1]) and self._start(*self._waiting[0]):
-            self._waiting.popleft()
 
     def _start(
         self,
@@ -174,14 +171,15 @@ class Spawner:
             if job is not None:
                 tag, processors, descriptor = job
                 self._used -= processors
-                self._tell("ended", tag, code)
-                self._start_some()  # while nobody waits for the record
                 _finish(descriptor, code)
+                self._tell("ended", tag, code)
             os.waitpid(found.si_pid, 0)
 
     # ------------------------------------------------------------------ messages
 
     def _tell(self, *words: Any) -> None:
+        if self._launcher is None:
+            return
         if not self._outgoing:
             self._send_at = time.monotonic() + _GATHER_S
         self._outgoing += json.dumps(words).encode() + b"\n"

@@ -123,9 +123,14 @@ def write(request: pytest.FixtureRequest, scripts: Workflow) -> Write:
     return in_session if request.param == "in a session" else directly
 
 
-def launch(scripts: Workflow, tags: Mapping[int, str]) -> Callable[[Runs], records.Launched]:
+def launch(
+    scripts: Workflow, tags: Mapping[int, str]
+) -> Callable[[Runs], tuple[list[records.Launch], dict[int, str]]]:
     service = Service(generator=BashGenerator(), name="bash")
     return lambda runs: records.launch(scripts.mult, runs, tags, service)
+
+
+NOTHING: tuple[list[records.Launch], dict[int, str]] = ([], {})
 
 
 @pytest.fixture
@@ -133,8 +138,8 @@ def launched(scripts: Workflow, write: Write) -> tuple[str, str]:
     """A run that is launched, and its tag."""
     (run,) = create_tasks(scripts, label="true")
     tags = records.new_tags(scripts.mult, [run_id(run)])
-    found = write(launch(scripts, tags))
-    assert [task.tag for task in found.tasks] == list(tags.values())
+    found, _ = write(launch(scripts, tags))
+    assert [launch.task.tag for launch in found] == list(tags.values())
     assert entries_of(scripts, run)["state"] == "launched"
     return run, tags[run_id(run)]
 
@@ -148,21 +153,21 @@ def test_tags_are_new_for_each_execution(scripts: Workflow) -> None:
 def test_only_one_launcher_gets_a_run(scripts: Workflow, write: Write, launched: tuple[str, str]) -> None:
     run, tag = launched
     other = records.new_tags(scripts.mult, [run_id(run)])
-    assert write(launch(scripts, other)) == records.Launched()
+    assert write(launch(scripts, other)) == NOTHING
     assert entries_of(scripts, run)["handle"]["tag"] == tag
 
 
 def test_a_run_that_was_deleted_is_not_launched(scripts: Workflow) -> None:
     study = scripts.mult.database
     found = transact("the test", lambda: launch(scripts, {10**6: "motoko-x"})(SessionRuns(study)))
-    assert found == records.Launched()
+    assert found == NOTHING
 
 
 # A connection that is lost while a commit is under way leaves open what became of it.
 def test_each_step_may_be_done_twice(scripts: Workflow, write: Write, launched: tuple[str, str]) -> None:
     run, tag = launched
     tags = {run_id(run): tag}
-    assert [task.run_id for task in write(launch(scripts, tags)).tasks] == [run_id(run)]
+    assert [again.task.run_id for again in write(launch(scripts, tags))[0]] == [run_id(run)]
     for _ in range(2):
         write(lambda runs: records.submitted(runs, {run_id(run): (tag, {"pid": 5})}))
     assert entries_of(scripts, run)["handle"] == {"tag": tag, "generator": "bash", "data": {"pid": 5}}
@@ -175,13 +180,24 @@ def test_each_step_may_be_done_twice(scripts: Workflow, write: Write, launched: 
     assert entries_of(scripts, run)["state"] == "FAILED"
 
 
+def test_a_cancellation_that_comes_before_the_launch_is_known_to_have_happened_counts(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "launched", cancel=tag)
+    assert write(launch(scripts, {run_id(run): tag})) == NOTHING
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "CANCELLED")
+    assert not {"handle", "cancel"} & entries.keys()
+
+
 def test_what_was_written_under_another_tag_is_not_touched(
     scripts: Workflow, write: Write, launched: tuple[str, str]
 ) -> None:
     run, tag = launched
     number, old = run_id(run), "an earlier execution"
     before = entries_of(scripts, run)
-    assert write(launch(scripts, {number: old})) == records.Launched()
+    assert write(launch(scripts, {number: old})) == NOTHING
     write(lambda runs: records.submitted(runs, {number: (old, {"pid": 5})}))
     write(lambda runs: records.settle(runs, {number: (Ended(tag=old, exit_code=1), "")}))
     write(lambda runs: records.hand_back(runs, {number: old}))
@@ -192,21 +208,22 @@ def test_what_was_written_under_another_tag_is_not_touched(
 def test_a_run_whose_state_moved_on_is_not_launched(scripts: Workflow, write: Write) -> None:
     (run,) = create_tasks(scripts, label="true")
     set_state(scripts, run, "GIVEN UP")
-    assert write(launch(scripts, {run_id(run): "motoko-x"})) == records.Launched()
+    assert write(launch(scripts, {run_id(run): "motoko-x"})) == NOTHING
 
 
 def test_a_run_that_cannot_be_launched_fails_with_the_reason_and_the_others_do_not(
     scripts: Workflow, write: Write
 ) -> None:
     bad, good = create_tasks(scripts, label=["true", "echo"])
-    set_state(scripts, bad, "CREATED", nproc="many")
+    # Its earlier job is still at work.
+    set_state(scripts, bad, "CREATED", nproc="many", handle='{"tag": "motoko-x"}')
     tags = records.new_tags(scripts.mult, map(run_id, (bad, good)))
-    found = write(launch(scripts, tags))
-    assert [task.task for task in found.tasks] == [good]
-    assert found.refused == {run_id(bad): f"nproc of {bad} is 'many', not a whole number"}
+    found, refused = write(launch(scripts, tags))
+    assert [launch.task.task for launch in found] == [good]
+    assert refused == {run_id(bad): f"nproc of {bad} is 'many', not a whole number"}
     entries = entries_of(scripts, bad)
     assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "SUBMIT")
-    assert entries["failure"]["stderr"] == found.refused[run_id(bad)]
+    assert entries["failure"]["stderr"] == refused[run_id(bad)]
     assert "handle" not in entries
 
 

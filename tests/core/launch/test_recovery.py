@@ -45,7 +45,7 @@ async def submit_and_die(self, batch, submit=BashGenerator.submit):
     await submit(self, batch)
     die()
 
-if death == "before launch":
+if death == "before the directory":
     records.prepare = die
 elif death == "between launch and submission":
     BashGenerator.submit = die
@@ -76,7 +76,7 @@ async def killed_launcher(workflow: Workflow, death: str) -> None:
 @pytest.mark.parametrize(
     ("death", "state_left"),
     [
-        ("before launch", "CREATED"),
+        ("before the directory", "launched"),
         ("between launch and submission", "launched"),
         ("after submission", "launched"),
         ("between end and settlement", "launched"),

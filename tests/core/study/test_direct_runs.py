@@ -134,24 +134,12 @@ def test_a_run_that_was_stored_here_and_changed_by_others_is_read_again(
     assert (entries["state"], entries["note"], entries["last_step"]) == ("FINISHED", "mine", 1)
 
 
-def test_only_so_many_runs_are_kept(
-    workflow: Workflow, direct: DirectRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(direct_runs, "_KEPT", 2)
-    references = create_tasks(workflow, x=[1, 2, 3])
-    for reference in references:
-        change(workflow, direct, reference, state="START")
-    assert list(direct._kept) == [number(reference) for reference in references[1:]]
-    change(workflow, direct, references[0], state="FINISHED")
-    assert entries_of(workflow, references[0])["state"] == "FINISHED"
-
-
 class Odd:
     """A class of the user's own."""
 
 
 def many_entries() -> dict[str, Any]:
-    return {f"value_{i}": i for i in range(40)}
+    return {f"value_{i}": i for i in range(20)}
 
 
 @pytest.mark.parametrize(
@@ -183,8 +171,8 @@ def test_what_is_not_as_usual_is_left_to_a_session(
 
 def test_entries_that_become_too_many_are_left_to_a_session(workflow: Workflow, direct: DirectRuns) -> None:
     (reference,) = create_tasks(workflow, x=1)
-    with pytest.raises(Unexpected, match="more entries"):
-        change(workflow, direct, reference, **many_entries())
+    with pytest.raises(Unexpected, match="more entries than one object holds"):
+        change(workflow, direct, reference, **many_entries(), **{f"more_{i}": i for i in range(20)})
     assert "value_1" not in entries_of(workflow, reference)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import transaction
@@ -16,6 +17,7 @@ from ZODB.utils import p64, u64
 
 from motoko_core import lifecycle
 from motoko_core.daemons import wait_until
+from motoko_core.study import local_file
 from motoko_core.study.local_file import LocalFile
 from motoko_core.study.plain_objects import Unexpected
 from motoko_core.study.record_file import EarlierRecords, RecordFile
@@ -113,6 +115,18 @@ def test_unfinished_transaction_is_not_seen(written: Written) -> None:
     assert written.agree(local, written.write("after it"))
 
 
+def test_transaction_that_is_taken_back_while_the_file_is_read_does_no_harm(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local, now = written.local(), written.path.stat()
+    longer = SimpleNamespace(st_size=now.st_size + 5000, st_ino=now.st_ino, st_dev=now.st_dev)
+    with monkeypatch.context() as patch:
+        # What the file was when a transaction had voted, which the storage has cut off since.
+        patch.setattr("os.fstat", lambda _: longer)
+        assert not local.covers(p64(u64(written.end) + 10))
+    assert written.agree(local, written.write("after it"))
+
+
 def test_packed_file_is_opened_again(written: Written) -> None:
     local = written.local()
     for word in ("second", "third"):
@@ -140,17 +154,23 @@ def test_damaged_file_is_not_read_any_more(written: Written) -> None:
     assert not local.covers(before)
 
 
-def test_file_that_cannot_be_opened_again_is_not_read_any_more(written: Written) -> None:
+def test_file_that_cannot_be_opened_again_is_not_read_any_more(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(path: Path) -> RecordFile:
         raise Unexpected("it is odd")
 
-    local = LocalFile(written.path, RecordFile(written.path), refuse)
+    local = written.local()
+    monkeypatch.setattr(local_file, "RecordFile", refuse)
     written.storage.pack(time.time() + 1, referencesf)
     written.write("after packing")
     assert not local.covers(written.end)
+    assert local.is_useless
 
 
-def test_file_that_is_just_being_replaced_is_read_again_later(written: Written) -> None:
+def test_file_that_is_just_being_replaced_is_read_again_later(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missing = [True]
 
     def open_file(path: Path) -> RecordFile:
@@ -158,7 +178,8 @@ def test_file_that_is_just_being_replaced_is_read_again_later(written: Written) 
             raise FileNotFoundError(missing.pop())
         return RecordFile(path)
 
-    local = LocalFile(written.path, RecordFile(written.path), open_file)
+    local = written.local()
+    monkeypatch.setattr(local_file, "RecordFile", open_file)
     written.storage.pack(time.time() + 1, referencesf)
     end = written.write("after packing")
     assert not local.covers(end)
