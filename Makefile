@@ -43,7 +43,7 @@ docs: $(DEV) ## build docs/_build/html; a warning is an error
 	@$(USE_VENV); sphinx-build -W -n --keep-going -q docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
-bench: $(BENCH) ## measure beside Motoko 0.1.4 and other engines, about 30 minutes
+bench: $(BENCH) ## measure beside Motoko 0.1.4 and other engines, about 35 minutes
 	@$(USE_VENV); python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove the environment and everything built
