@@ -198,11 +198,10 @@ class RunIndex:
 
     def _take_in(self) -> list[RunChange]:
         self.version += 1
-        if self._polled is None:
+        before = None if self._polled is None else self._updated(set(self._polled))
+        if before is None:
             old, self._table = self._table, self._filled()
-            before: States = {i: old.rows.value(i, "state") for i in self._table.differing(old)}
-        else:
-            before = self._updated(set(self._polled))
+            before = {i: old.rows.value(i, "state") for i in self._table.differing(old)}
         if len(self._log) == self._log.maxlen:
             self._log_start = self._log[0][0]
         self._log.append((self.snapshot, frozenset(before)))
@@ -210,14 +209,16 @@ class RunIndex:
             RunChange(run_id=i, before=before[i], after=self.rows.value(i, "state")) for i in sorted(before)
         ]
 
-    def _updated(self, oids: set[bytes]) -> States:
+    def _updated(self, oids: set[bytes]) -> States | None:
+        """Read what has changed; None: the table is to be filled anew."""
         file = self._study.db.storage.file
         records = file and file.records(self._storage._start)
         if records is not None:
             try:
                 return self._table.update(oids, records)
             except (Unexpected, OSError) as error:
-                logger.debug("%s is read with ZODB: %s", self._study.server.data, error)
+                logger.debug("%s is read anew: %s", self._study.server.data, error)
+                return None
         return self._table.update(oids)
 
     def _filled(self) -> RunTable:

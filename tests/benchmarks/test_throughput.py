@@ -43,7 +43,7 @@ def test_fastest_engine_comes_first_with_its_ratio_to_motoko(results: Results) -
 
 def test_row_shows_medians_version_and_what_a_crash_leaves(results: Results) -> None:
     row = next(row for row in throughput.rows(results) if row[0] == OWN_ENGINE.name)
-    assert row[1:] == ("1.2.3", "1,000", "400", "360", "1", "2.5 ms", "0.5 s", "every state")
+    assert row[1:] == ("1.2.3", "2,000", "400", "360", "1", "2.5 ms", "0.5 s", "every state")
 
 
 def test_engine_that_was_given_up_or_is_not_there_has_a_row_that_says_so(results: Results) -> None:
@@ -79,7 +79,7 @@ def test_one_engine_is_not_plotted(results: Results, tmp_path: Path) -> None:
 def test_page_is_refused_a_run_with_few_tasks_or_engines(results: Results, tmp_path: Path) -> None:
     results.settings["tasks"] = 20
     results.save(tmp_path / "throughput.json")
-    with pytest.raises(SystemExit, match=r"does not hold spawning alone: asyncio, .* 1,000 tasks: run `make"):
+    with pytest.raises(SystemExit, match=r"does not hold spawning alone: asyncio, .* 2,000 tasks: run `make"):
         page.write_throughput(tmp_path / "throughput.json", tmp_path)
 
 
