@@ -65,7 +65,8 @@ class ChangeFeed:
         # Who waits for the next read to end, and who for the one that is under way.
         self._asked: list[asyncio.Future[None]] = []
         self._answering: list[asyncio.Future[None]] = []
-        self._heard: deque[Sequence[RunChange]] = deque()
+        # What each look of the index has found, and the losses that it had counted by then.
+        self._heard: deque[tuple[Sequence[RunChange], int]] = deque()
         self._consumers: list[Changes] = []
         self._watchers: dict[int, set[Watcher]] = {}
         self._undo: Callable[[], None] = lambda: None
@@ -243,7 +244,7 @@ class ChangeFeed:
 
     def _on_changes(self, changes: Sequence[RunChange]) -> None:
         # In whatever thread made the index look; the index tells one after the other.
-        self._heard.append(changes)
+        self._heard.append((changes, self._index.losses))
         if threading.get_ident() == self._thread:
             self._deliver()
         else:
@@ -251,17 +252,14 @@ class ChangeFeed:
 
     def _deliver(self) -> None:
         while self._heard:
-            changes = self._heard.popleft()
+            changes, losses = self._heard.popleft()
+            lost, self._losses = losses != self._losses, losses
             for consumer in list(self._consumers):
-                consumer.put(changes)
-            self.wake(change.run_id for change in changes)
-        lost = self._index.losses != self._losses
-        if lost:
+                consumer.put(changes, rescan=lost)
             # The index has compared the values that it keeps; only the database knows the others.
-            self._losses = self._index.losses
-            self.wake(list(self._watchers))
+            self.wake(list(self._watchers) if lost else (change.run_id for change in changes))
         for consumer in list(self._consumers):
-            consumer.put(rescan=lost)
+            consumer.put()
 
 
 class Watcher:

@@ -62,6 +62,7 @@ class RunIndex:
         self._has_lost = False
         self._log: deque[tuple[bytes, frozenset[int]]] = deque(maxlen=_LOG_LENGTH)
         self._log_start = b""
+        #: Called, under the lock, with what a look has found: nothing, perhaps, if :attr:`losses` has grown.
         self.listeners: list[Listener] = []
         try:
             self._manager.begin()
@@ -173,11 +174,11 @@ class RunIndex:
                 self._polled = None if lost else []
                 self._has_lost |= lost
                 self._manager.abort()
-            if self._has_lost:
-                self._has_lost = False
-                self.losses += 1
-            for listener in list(self.listeners):
-                if changes:
+            counted, self._has_lost = self._has_lost, False
+            self.losses += counted
+            # A loss is told together with the changes that the same look has found.
+            if changes or counted:
+                for listener in list(self.listeners):
                     listener(changes)
 
     def rescan(self) -> None:

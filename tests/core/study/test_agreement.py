@@ -122,8 +122,6 @@ class Agreement(RuleBasedStateMachine):
         self.copy: dict[int, dict[str, Any]] = {}
         self.states: dict[int, str | None] = {}
         self.told: set[int] = set()
-        #: Runs that were looked at when everything was, and of which nothing was told since.
-        self.looked_at: set[int] = set()
         self.feed = self.loop.run_until_complete(self.open_feed())
         self.last_heard = self.truth
 
@@ -135,18 +133,17 @@ class Agreement(RuleBasedStateMachine):
         return feed
 
     def take(self, batch: Batch) -> None:
-        rows = self.index.rows
         if batch.rescan:  # told of everything
-            self.copy = {run_id: dict(row) for run_id, row in rows.items()}
+            with self.index.lock:  # no thread adds to it now, and what all of them have found is in the rows
+                self.feed._deliver()
+                self.changes.take()
+                self.copy = {run_id: dict(row) for run_id, row in self.index.rows.items()}
             self.states = {run_id: row["state"] for run_id, row in self.copy.items()}
             self.told |= self.states.keys() | self.last_heard.rows.keys()
-            self.looked_at = set(self.states)
             return
+        rows = self.index.rows
         for change in batch:
-            # When all was looked at, the index may have been ahead of what is told next of a run.
-            if change.run_id not in self.looked_at:
-                assert self.states.get(change.run_id) == change.before
-            self.looked_at.discard(change.run_id)
+            assert self.states.get(change.run_id) == change.before
             self.states[change.run_id] = change.after
             self.told.add(change.run_id)
             if change.run_id in rows:

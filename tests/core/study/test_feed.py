@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ZEO.Exceptions import ClientDisconnected
@@ -243,6 +244,37 @@ async def test_feed_tries_again_while_the_server_does_not_answer(
         assert [change.after for change in batch] == ["START"]
     said = "does not answer" if isinstance(error, ClientDisconnected) else "cannot be read (POSError"
     assert caplog.text.count(said) == 1
+
+
+async def test_a_loss_is_told_together_with_what_the_same_look_has_found(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks at everything on hearing of the loss is not told of older changes after it."""
+    (reference,) = create_tasks(workflow, x=1)
+    index = workflow.mult.database.index
+    with feed_of(workflow.mult.database) as feed, feed.changes() as changes:
+        await soon(feed.current())
+        await soon(feed.idle())
+        changes.take()
+        batches = []
+
+        def meanwhile(_: object) -> None:
+            feed._deliver()  # the loop gets here while the index tells one after the other
+            batches.append(changes.take())
+
+        index.listeners.insert(0, meanwhile)
+        feed._resting = True  # the feed itself does not look in this test
+        set_state(workflow, reference, "START")
+        with monkeypatch.context() as patch:
+            patch.setattr(index, "_take_in", Mock(side_effect=POSError("damaged")))
+            with pytest.raises(POSError):
+                index.refresh()
+        index.refresh()
+        batches.append(changes.take())
+    index.listeners.remove(meanwhile)
+    assert [batch for batch in batches if batch] == [
+        Batch(changes=changes_of(reference, "CREATED", "START"), rescan=True)
+    ]
 
 
 async def test_everybody_is_told_when_the_study_cannot_be_followed(
