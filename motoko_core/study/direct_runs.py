@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from motoko_core.study.database import StudyDatabase
 
 _SCALARS = frozenset({str, int, float, bool, type(None), bytes, complex, datetime.datetime})
-#: An object holds 30 entries, and a launcher adds up to 6.
-_ENTRIES = 24
 #: Configuration files that are kept: most runs have the same.
 _FILES = 256
 
@@ -200,8 +198,6 @@ def _entries_in(data: bytes) -> dict[str, Any]:
     if tree is None or len(tree) != 1:
         raise Unexpected("more entries than one object holds, or none")
     (bucket,) = tree[0][0]
-    if len(bucket) > 2 * _ENTRIES:
-        raise Unexpected("hardly any room for further entries in one object")
     if not all(map(_is_plain, bucket[1::2])):
         raise Unexpected("an entry that is not one of Python's own")
     return dict(zip(bucket[::2], bucket[1::2], strict=True))
