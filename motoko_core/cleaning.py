@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.errors import MotokoError
 from motoko_core.lifecycle import runs_directory
 from motoko_core.session import Session, transact, use
-from motoko_core.states import ACTIVE, CREATED
+from motoko_core.states import ACTIVE, CREATED, TOBELAUNCHED
 from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
@@ -53,11 +54,10 @@ def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False,
     :raises MotokoError: without ``force``, such a run is among them. Earlier batches are done then.
     """
 
-    def work(batch: Sequence[int]) -> list[Path]:
-        runs = manager.base._get_runs().entries
-        present = [(run_id, runs[run_id]) for run_id in batch if run_id in runs]
+    def work(batch: Sequence[int], claimed: frozenset[int]) -> list[Path]:
+        present = _present(manager, batch)
         if not force:
-            _refuse(manager, present)
+            _refuse(manager, [(run_id, run) for run_id, run in present if run_id not in claimed])
         directories = [_directory(manager, run_id, run) for run_id, run in present]
         if not delete:
             # Before the commit: from then on a launcher may fill them again.
@@ -72,12 +72,44 @@ def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False,
     done = 0
     for begin in range(0, len(run_ids), _BATCH):
         batch = run_ids[begin : begin + _BATCH]
-        directories = transact(f"clean {manager.study}", lambda b=batch: work(b))  # type: ignore[misc]
+        with _claimed(manager, () if delete else batch) as claimed:
+            directories = transact(f"clean {manager.study}", lambda b=batch, c=claimed: work(b, c))  # type: ignore[misc]
         if delete:
             # After the commit: a run that is there has its directory.
             _remove(directories)
         done += len(directories)
     return done
+
+
+def _present(manager: TaskManager, run_ids: Iterable[int]) -> list[tuple[int, Any]]:
+    runs = manager.base._get_runs().entries
+    return [(run_id, runs[run_id]) for run_id in run_ids if run_id in runs]
+
+
+@contextlib.contextmanager
+def _claimed(manager: TaskManager, run_ids: Sequence[int]) -> Iterator[frozenset[int]]:
+    """Take those of the runs that wait out of the launchers' reach; they wait again after an error.
+
+    A launcher that takes one at this moment has changed its state as well: one of the two comes too late.
+    """
+
+    def claim() -> frozenset[int]:
+        waiting = {i: run for i, run in _present(manager, run_ids) if run.entries.get("state") == CREATED}
+        for run in waiting.values():
+            run.entries["state"] = TOBELAUNCHED
+        return frozenset(waiting)
+
+    def release() -> None:
+        for _, run in _present(manager, claimed):
+            if run.entries.get("state") == TOBELAUNCHED:
+                run.entries["state"] = CREATED
+
+    claimed = transact(f"clean {manager.study}: claim", claim)
+    try:
+        yield claimed
+    except BaseException:
+        transact(f"clean {manager.study}: release", release)
+        raise
 
 
 def _refuse(manager: TaskManager, runs: Sequence[tuple[int, Any]]) -> None:

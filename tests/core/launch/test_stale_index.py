@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from ZODB.POSException import ConflictError
 
+from motoko_core import cleaning
 from motoko_core.cleaning import clean
 from motoko_core.launch import records
 from motoko_core.launch.launcher import Launcher
@@ -68,6 +70,51 @@ def test_a_run_that_is_deleted_while_it_is_launched_is_one_of_both(scripts: Work
         direct.commit("the test")
     direct.begin()  # the index knows nothing of it yet
     assert records.launch(scripts.mult, direct, {run_id: "motoko-x"}, service) == ([], {})
+
+
+def test_the_directory_of_a_run_that_waits_is_not_removed_under_a_launcher(
+    scripts: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a launch that begins before the directory is removed and of the cleaning, one comes too late."""
+    first, second = create_tasks(scripts, label=["true", "false"])
+    study = scripts.mult.database
+    tags = {number(run): f"motoko-{run}" for run in (first, second)}
+    directory = records.run_directory(scripts.mult, number(first))
+    directory.mkdir(parents=True)
+    service, remove, removed = Service(generator=BashGenerator(), name="bash"), cleaning._remove, []
+    transact("the test", lambda: SessionRuns(study).add_file("requirements.txt", records._requirements()))
+    study.index.refresh()
+    direct = DirectRuns(study)
+    direct.begin()
+    launched, _ = records.launch(scripts.mult, direct, tags, service)
+    assert [launch.task.task for launch in launched] == [first, second]
+
+    def launch() -> object:
+        return records.launch(scripts.mult, SessionRuns(study), tags, service)
+
+    def launch_meanwhile(directories: list[Path]) -> None:
+        with pytest.raises(ConflictError):
+            direct.commit("the test")
+        assert transact("the test", launch) == ([], {})
+        remove(directories)
+        removed.append(directories)
+
+    monkeypatch.setattr(cleaning, "_remove", launch_meanwhile)
+    assert clean(scripts.mult, list(tags)) == 2
+    assert len(removed) == 1
+    assert not directory.exists()
+    assert [entries_of(scripts, run)["state"] for run in (first, second)] == ["CREATED"] * 2
+
+
+def test_runs_that_could_not_be_cleaned_wait_as_before(
+    scripts: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = create_tasks(scripts, label="true")
+    records.run_directory(scripts.mult, number(run)).mkdir(parents=True)
+    monkeypatch.setattr(cleaning, "_remove", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        clean(scripts.mult, [number(run)])
+    assert entries_of(scripts, run)["state"] == "CREATED"
 
 
 def test_a_run_that_is_launched_is_not_deleted(scripts: Workflow) -> None:
