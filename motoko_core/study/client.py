@@ -92,25 +92,29 @@ class StudyClient(BulkClient):
 
     @property
     def keeps_copies(self) -> bool:
-        return self.file is None or self.file.is_useless
+        file = self.file
+        return file is None or file.is_useless
 
     def notify_connected(self, conn: Any, info: Any) -> None:
-        self.file = None  # it may be another one than before
+        self.file = None
         super().notify_connected(conn, info)
 
     def notify_disconnected(self) -> None:
         if self._pulse is not None:
             self._pulse.doubt()
+        self.file = None  # who reads is to notice that nobody answers; and what comes back may be another one
         super().notify_disconnected()
 
     def prefetch(self, oids: Iterable[bytes], tid: bytes) -> None:
-        if self.file is not None and self.file.covers(tid):
+        file = self.file  # another thread may take it away
+        if file is not None and file.covers(tid):
             return  # nothing is gained by reading it twice
         # Nobody asks what became of it: whoever needs an object reads it, and is told then what is wrong.
         self._server.prefetch(oids, tid).add_done_callback(lambda future: future.exception())
 
     def loadBefore(self, oid: bytes, tid: bytes) -> Any:
-        if self.file is not None and (found := self.file.load_before(oid, tid)):
+        file = self.file
+        if file is not None and (found := file.load_before(oid, tid)):
             return found
         try:
             return super().loadBefore(oid, tid)

@@ -13,6 +13,7 @@ import ZODB
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.FileStorage import FileStorage
 from ZODB.POSException import ConflictError
+from ZODB.utils import p64, u64
 
 from motoko_core.config import StudyConfig
 from motoko_core.errors import DatabaseFault, StudyError
@@ -23,16 +24,16 @@ from motoko_core.study.constraints import Names
 from motoko_core.study.index import RunIndex
 from motoko_core.study.layout import MOTOKO_SCHEMA, find_schema
 from motoko_core.study.local_file import LocalFile
+from motoko_core.study.plain_objects import Unexpected
 from motoko_core.study.probe import UP, state_of
 from motoko_core.study.pulse import Pulse
+from motoko_core.study.record_file import EarlierRecords, RecordFile
 from motoko_core.study.server import Server, study_server
 from motoko_core.study.starting import start_servers
 from motoko_core.study.turns import LIMIT_S, Turns, turns_in
 
 if TYPE_CHECKING:
     from ZODB.Connection import Connection
-
-    from motoko_core.study.record_file import RecordFile
 
 logger = logging.getLogger("motoko")
 
@@ -153,6 +154,7 @@ class StudyDatabase(Database):
         super().__init__(study_server(name, config.directory, host))
         self._schema: str | None = None
         self._index: RunIndex | None = None
+        self._local: LocalFile | None = None
         self._turns: Turns | None = None
 
     @property
@@ -286,9 +288,30 @@ class StudyDatabase(Database):
                 self._index = RunIndex(self)
             return self._index
 
-    def read_locally(self, file: RecordFile) -> None:
-        """Read objects from the database's file from now on, as long as the connection lasts."""
-        self.db.storage.file = LocalFile(self.server.data, file)
+    def latest_records(self) -> EarlierRecords:
+        """The objects in the file that should be the database's, up to its end.
+
+        :raises Unexpected: it is not as usual.
+        :raises OSError: it cannot be read.
+        """
+        path = self.server.data
+        if self._local is None or not self._local.is_at_its_place:
+            self._local = LocalFile(path, RecordFile(path))
+        return self._local.latest()
+
+    def read_locally(self, end: bytes) -> None:
+        """Read objects from the database's file from now on, as long as the connection lasts.
+
+        :param end: the id after the last transaction that was found in it.
+        :raises Unexpected: it is not the file of the server, which has other transactions in it.
+        """
+        storage, local = self.db.storage, self._local
+        if p64(u64(storage.lastTransaction()) + 1) < end:
+            storage.catch_up()  # the file is ahead of what the server has told
+        told = p64(u64(storage.lastTransaction()) + 1)
+        if local is None or told < end or not local.covers(told):
+            raise Unexpected(f"{self.server.data} is not the file of the server")
+        storage.file = local
 
     @property
     def names(self) -> Names:
@@ -303,7 +326,7 @@ class StudyDatabase(Database):
             if self._index is not None:
                 self._index.close()
                 self._index = None
-            self._schema = self._turns = None
+            self._schema = self._turns = self._local = None
             super().close()
 
     def create(self) -> None:

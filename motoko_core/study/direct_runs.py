@@ -7,6 +7,7 @@ meet: each run is stored with the transaction that it was read from, and the ser
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
@@ -62,20 +63,27 @@ class DirectRuns:
         :raises Unexpected: that is not to be had here.
         """
         self._runs.clear()
-        storage = self._study.db.storage
-        end = p64(u64(storage.lastTransaction()) + 1)
-        self._records = storage.file and storage.file.records(end)
+        storage, index = self._study.db.storage, self._study.index
+        end, file = p64(u64(storage.lastTransaction()) + 1), storage.file
+        self._records = file and file.records(end)
         if self._records is None:
             raise Unexpected("the database's file cannot be read here")
+        # Which runs and jobs there are is known from it alone.
+        if index.snapshot < end:
+            index.refresh()
+        if index.snapshot < end:
+            raise Unexpected("the index is behind what can be read")
 
     def get(self, run_ids: Iterable[int]) -> Iterator[tuple[int, Run]]:
         rows = self._study.index.rows
         for run_id in run_ids:
             run = self._runs.get(run_id)
+            if run is None and run_id not in rows:
+                continue
             if run is None:
                 oid = rows.oid(run_id)
                 if oid is None:
-                    raise Unexpected(f"run {run_id} is not known, or of another class")
+                    raise Unexpected(f"run {run_id} is of another class")
                 run = self._runs[run_id] = _DirectRun(self._record(u64(oid), RUN), self._read)
             yield run_id, run
 
@@ -161,7 +169,8 @@ class _DirectRun:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        return self._record.attributes
+        # A copy: the record may be kept for other transactions, and a generator gets these as options.
+        return copy.deepcopy(self._record.attributes) if self._record.attributes else {}
 
     @property
     def configfiles(self) -> Iterable[str]:
@@ -182,7 +191,8 @@ class _DirectRun:
         return oid
 
     def has_changed(self) -> bool:
-        return self.entries != self._before
+        before = self._before
+        return self.entries != before or any(type(v) is not type(before[k]) for k, v in self.entries.items())
 
     def data(self) -> bytes:
         """:raises Unexpected: there are more entries than one object holds."""

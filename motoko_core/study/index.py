@@ -7,6 +7,7 @@ number of runs. Who selects in a session trusts it for the runs that look the sa
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -15,11 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import transaction
-from ZODB.utils import p64, u64
 
 from motoko_core.interfaces import RunChange
 from motoko_core.study.plain_objects import Unexpected
-from motoko_core.study.record_file import RecordFile
 from motoko_core.study.rows import Rows
 from motoko_core.study.run_table import RunTable, States
 
@@ -166,12 +165,14 @@ class RunIndex:
             changes, lost = [], True
             try:
                 self._manager.begin()
-                if self._polled != []:
+                if self._is_due():
                     changes = self._take_in()
+                    self._polled = []
                 lost = False
             finally:
-                # What was announced and could not be read (the server went away) must be looked for.
-                self._polled = None if lost else []
+                if lost:
+                    # What was announced and could not be read (the server went away) must be looked for.
+                    self._polled = None
                 self._has_lost |= lost
                 self._manager.abort()
             counted, self._has_lost = self._has_lost, False
@@ -196,6 +197,11 @@ class RunIndex:
         else:
             self._polled = [*self._polled, *oids]
         return oids
+
+    def _is_due(self) -> bool:
+        # A table that was filled from the file may be ahead of the announcements. Until they have come that
+        # far, what they name is in it already, and reading that as of then would set it back.
+        return self._polled is None or (self._polled != [] and self._storage._start >= self._table.end)
 
     def _take_in(self) -> list[RunChange]:
         self.version += 1
@@ -233,16 +239,29 @@ class RunIndex:
         return table
 
     def _filled_from_file(self) -> RunTable:
-        path = self._study.server.data
-        file = RecordFile(path)
+        records = self._study.latest_records()
         table = RunTable(self._connection)
-        table.fill_from(file, self._study.config.name)
-        # What the file is ahead of us will be announced; it is read again then.
-        table.end = p64(u64(file.last) + 1)
-        if table.end < self._storage._start:
-            raise Unexpected("it is not the file of the server")
-        self._study.read_locally(file)
+        with self._as_of(records.before) as through_zodb:
+            table.fill_from(records, self._study.config.name, through_zodb)
+        table.end = records.before
+        self._study.read_locally(table.end)
         return table
+
+    @contextlib.contextmanager
+    def _as_of(self, end: bytes) -> Iterator[Callable[[bytes], Any]]:
+        """Objects as they were before a transaction, from a connection that is opened when there is need."""
+        opened: list[Any] = []
+
+        def get(oid: bytes) -> Any:
+            if not opened:
+                opened.append(self._study.db.open(transaction.TransactionManager(), before=end))
+            return opened[0].get(oid)
+
+        try:
+            yield get
+        finally:
+            for connection in opened:
+                connection.close()
 
     # ------------------------------------------------------------------ announcements
 

@@ -23,9 +23,11 @@ Revision = tuple[bytes, bytes, "bytes | None"]
 
 
 class LocalFile:
-    """Follows the file of a database. All methods may be called from any thread.
+    """Follows the file of a database. All methods may be called from any thread, and none takes long.
 
-    It answers only what it is sure of: what it does not, its server has to be asked for.
+    It answers only what it is sure of: what it does not, its server has to be asked for. That a file is the
+    server's is known by the transaction that the server has told of last: no copy has that, unless the copy
+    is the same up to there.
 
     :param file: what was taken in of it already.
     """
@@ -34,6 +36,8 @@ class LocalFile:
         self._path = path
         self._lock = threading.Lock()
         self._file: RecordFile | None = file
+        #: Reads what has taken the file's place.
+        self._opening: threading.Thread | None = None
 
     def load_before(self, oid: bytes, before: bytes) -> Revision | None:
         """An object as it was before a transaction; None: ask the server."""
@@ -47,6 +51,12 @@ class LocalFile:
             return None
 
     @property
+    def is_at_its_place(self) -> bool:
+        """Whether the file that is read is still the one at the path."""
+        file = self._file
+        return file is not None and file.is_at(self._path)
+
+    @property
     def is_useless(self) -> bool:
         """Whether nothing is to be had here any more."""
         return self._file is None
@@ -58,13 +68,26 @@ class LocalFile:
         return EarlierRecords(file, before) if covered and file is not None else None
 
     def covers(self, before: bytes) -> bool:
-        """Whether all transactions before one are known here.
+        """Whether a transaction is known here that the server has told of, and so are all before it.
 
-        :param before: the id after that of a transaction of which the server has told.
+        :param before: the id after the transaction's.
         """
         last = p64(u64(before) - 1)
         file = self._file
-        return file is not None and (file.last >= last or self._follow(last))
+        return file is not None and (file.has(last) or (file.last < last and self._follow(last)))
+
+    def latest(self) -> EarlierRecords:
+        """The objects as they are at the end of the file, whether the server has told of that or not.
+
+        :raises Unexpected: the file is not as usual, or another one has taken its place.
+        :raises OSError: it cannot be read.
+        """
+        with self._lock:
+            file = self._file
+            if file is None or not file.is_at(self._path):
+                raise Unexpected("the file is not there any more")
+            file.follow()
+            return EarlierRecords(file, p64(u64(file.last) + 1))
 
     def _follow(self, last: bytes) -> bool:
         with self._lock:
@@ -74,14 +97,24 @@ class LocalFile:
             try:
                 if file.last < last:
                     file.follow()
-                if file.last < last and not file.is_at(self._path):
-                    file = self._file = RecordFile(self._path)  # it was packed
-            except FileNotFoundError:
-                return False  # it is just being replaced
             except (Unexpected, OSError) as error:
                 self._give_up(error)
                 return False
-            return file.last >= last
+            if file.last < last and self._opening is None and not file.is_at(self._path):
+                # It was packed, and the new one takes seconds if it is large: nobody waits for it.
+                self._opening = threading.Thread(target=self._open_again, daemon=True)
+                self._opening.start()
+            return file.has(last)
+
+    def _open_again(self) -> None:
+        try:
+            self._file = RecordFile(self._path)
+        except FileNotFoundError:
+            pass  # it is just being replaced
+        except (Unexpected, OSError) as error:
+            self._give_up(error)
+        finally:
+            self._opening = None
 
     def _give_up(self, error: Exception) -> None:
         logger.debug("%s is read through its server from now on: %s", self._path, error)

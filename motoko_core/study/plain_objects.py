@@ -28,6 +28,8 @@ _WALKED = {
 #: What ZODB writes.
 _PROTOCOL = 3
 _TREE_BEGIN = b"\x80\x03cBTrees.OOBTree\nOOBTree\nq\x00."
+#: A run or a job without attributes has some 300 bytes, and is kept; what scripts set on one may be large.
+_SHORT = 500
 #: How an object of these classes begins.
 _SIMPLE = re.compile(rb"\x80\x03cBTrees\.OOBTree\n(?:OOBTree|OOSet)\nq.\.", re.DOTALL)
 
@@ -146,13 +148,15 @@ class PlainRecord:
     is_usual: bool
 
 
-# The same ones are looked at again and again.
-@lru_cache(maxsize=4000)
 def plain_record(data: bytes) -> PlainRecord:
     """A run or a job, as it is stored.
 
     :raises Unexpected: it cannot be read.
     """
+    return _kept_record(data) if len(data) < _SHORT else _plain_record(data)
+
+
+def _plain_record(data: bytes) -> PlainRecord:
     kind, state, links = unpickled(data)
     if not isinstance(state, dict):
         raise Unexpected(f"a record with the state {state!r}")
@@ -165,6 +169,10 @@ def plain_record(data: bytes) -> PlainRecord:
         state.get("configfiles"),
         links == own,
     )
+
+
+# The same ones are looked at again and again.
+_kept_record = lru_cache(maxsize=4000)(_plain_record)
 
 
 def tree_state(data: bytes) -> Any:
@@ -197,7 +205,10 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, link: Any) -> Reference:
         self.links += 1
-        oid, _ = link  # links to other databases, and weak ones, look otherwise
+        # The class is left out where it was not known; links to other databases, and weak ones, are lists.
+        oid = link if isinstance(link, bytes) else link[0] if isinstance(link, tuple) else None
+        if oid is None:
+            raise Unexpected(f"the link {link!r}")
         return Reference(int.from_bytes(oid, "big"))
 
     def find_class(self, module: str, name: str) -> Any:

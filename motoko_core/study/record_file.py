@@ -13,14 +13,17 @@ import os
 import struct
 import weakref
 from array import array
+from bisect import bisect_left
 from contextlib import suppress
 from pathlib import Path
+
+from ZODB.utils import p64, u64, z64
 
 from motoko_core.study.plain_objects import Records, Unexpected
 
 _MAGIC = b"FS30"
 #: id, length, status, lengths of user, description and extension (``ZODB/FileStorage/format.py``).
-_TRANSACTION = struct.Struct(">8sQcHHH")
+_TRANSACTION = struct.Struct(">QQcHHH")
 #: object id, transaction id, previous record, start of the transaction, length of a version, length.
 _RECORD = struct.Struct(">Q8sQQHQ")
 _LENGTH = struct.Struct(">Q")
@@ -49,8 +52,8 @@ class RecordFile(Records):
         self._close = weakref.finalize(self, os.close, self._descriptor)
         #: Object id -> where its latest record is; 0: it has none.
         self._places = array("Q")
-        #: The id of the last transaction.
-        self.last = bytes(8)
+        #: The ids of the transactions, ascending.
+        self._transactions = array("Q")
         #: Where the next one begins.
         self._end = len(_MAGIC)
         try:
@@ -63,6 +66,17 @@ class RecordFile(Records):
 
     def close(self) -> None:
         self._close()
+
+    @property
+    def last(self) -> bytes:
+        """The id of the last transaction."""
+        return bytes(p64(self._transactions[-1])) if self._transactions else bytes(z64)
+
+    def has(self, transaction: bytes) -> bool:
+        """Whether a transaction was taken in."""
+        known, tid = self._transactions, u64(transaction)
+        place = bisect_left(known, tid)
+        return place < len(known) and known[place] == tid
 
     def follow(self) -> None:
         """Take in what was committed since; one thread at a time.
@@ -83,8 +97,8 @@ class RecordFile(Records):
     # Mapping the file into memory would be simpler, but a server that cuts off an unfinished transaction
     # would kill the reader with SIGBUS.
     def _scan(self) -> None:
-        descriptor, places, record_length = self._descriptor, self._places, _RECORD.size
-        size = os.fstat(descriptor).st_size
+        places, record_length, known = self._places, _RECORD.size, self._transactions
+        size = os.fstat(self._descriptor).st_size
         # ``data`` is the file from ``base`` on; ``limit``: read no header there
         data, base, limit = b"", 0, 0
         begin = self._end
@@ -116,7 +130,9 @@ class RecordFile(Records):
                 data, base, limit = self._chunk(at, size)
             if _LENGTH.unpack_from(data, at - base)[0] != length:
                 raise Unexpected("a transaction with two lengths")
-            self.last = tid
+            if known and tid <= known[-1]:
+                raise Unexpected("a transaction that is older than the one before it")
+            known.append(tid)
             begin = self._end = end + 8
 
     def _chunk(self, at: int, size: int) -> tuple[bytes, int, int]:
@@ -141,22 +157,33 @@ class RecordFile(Records):
         following: bytes | None = None
         place = self._places[oid] if oid < len(self._places) else 0
         while place:
-            data = os.pread(self._descriptor, _USUAL_LENGTH, place)
-            try:
-                found, tid, earlier, _, _, length = _RECORD.unpack_from(data)
-            except struct.error as error:
-                raise Unexpected("the file ends too early") from error
-            if found != oid:
-                raise Unexpected(f"object {found} in the place of {oid}")
+            data, tid, earlier, length = self._record(oid, place)
             if before is None or tid < before:
-                if not length:  # it points back at earlier data
-                    return None
+                while not length:  # it was undone: its data is that of an earlier record
+                    back: int = _LENGTH.unpack_from(data, _RECORD.size)[0]
+                    if not back:
+                        return None  # the creation was undone
+                    if back >= place:
+                        raise Unexpected("a record that points ahead")
+                    place = back
+                    data, _, _, length = self._record(oid, place)
                 if length > _USUAL_LENGTH - _RECORD.size:
                     data = os.pread(self._descriptor, _RECORD.size + length, place)
                 state = data[_RECORD.size : _RECORD.size + length]
                 return (state, tid, following) if len(state) == length else None
             following, place = tid, earlier
         return None
+
+    def _record(self, oid: int, place: int) -> tuple[bytes, bytes, int, int]:
+        """The first bytes of a record, its transaction, where the record before it is, and its length."""
+        data = os.pread(self._descriptor, _USUAL_LENGTH, place)
+        try:
+            found, tid, earlier, _, _, length = _RECORD.unpack_from(data)
+        except struct.error as error:
+            raise Unexpected("the file ends too early") from error
+        if found != oid:
+            raise Unexpected(f"object {found} in the place of {oid}")
+        return data, tid, earlier, length
 
     def stored(self, oid: int) -> tuple[bytes, bytes]:
         found = self.revision(oid)
@@ -170,13 +197,13 @@ class EarlierRecords(Records):
 
     def __init__(self, file: RecordFile, before: bytes) -> None:
         self._file = file
-        self._before = before
+        self.before = before
 
     def stored(self, oid: int) -> tuple[bytes, bytes]:
         try:
-            found = self._file.revision(oid, self._before)
+            found = self._file.revision(oid, self.before)
         except OSError as error:
             raise Unexpected(f"object {oid} cannot be read: {error}") from error
         if found is None:
-            raise Unexpected(f"object {oid} has no data before {self._before!r}")
+            raise Unexpected(f"object {oid} has no data before {self.before!r}")
         return found[:2]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import io
+import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from persistent import Persistent
 from ZODB.utils import p64
 
 from motoko_core.study.plain_objects import Reference
+
+logger = logging.getLogger("motoko.index")
 
 _SCALARS = (str, int, float, bool, complex, type(None), datetime.datetime)
 _TYPES = frozenset(_SCALARS)
@@ -46,7 +49,10 @@ class _Digester(pickle.Pickler):
 def _digest(value: Any) -> _Digest:
     """Tells a value that a row does not hold from another: a rescan has nothing else to go by."""
     stream = io.BytesIO()
-    _Digester(stream, pickle.HIGHEST_PROTOCOL).dump(value)
+    try:
+        _Digester(stream, pickle.HIGHEST_PROTOCOL).dump(value)
+    except Exception:  # noqa: BLE001 - ZODB stores more than pickle does, a weak reference for example
+        logger.debug("a value of %s cannot be told from another one", type(value))
     return hashlib.blake2b(stream.getbuffer(), digest_size=8).digest()
 
 

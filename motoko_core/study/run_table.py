@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from BlackDynamite.job import JobZEO
@@ -92,10 +92,11 @@ class RunTable:
 
     # ------------------------------------------------------------------ reading
 
-    def fill_from(self, file: Records, study: str) -> None:
+    def fill_from(self, file: Records, study: str, through_zodb: Callable[[bytes], Any]) -> None:
         """Read everything into an empty table without ZODB, which is ten times as fast.
 
         :param study: ``study:`` of bd.yaml.
+        :param through_zodb: answers an object by its id, for those that are not as usual.
         :raises Unexpected: something in the file is not as usual. The table is to be thrown away.
         """
         runs, jobs = trees_of(file, study)
@@ -103,11 +104,15 @@ class RunTable:
         places = {
             job_id: job for job_id, job in reader.references(jobs, self._job_keys) if isinstance(job_id, int)
         }
+
+        def read(place: Reference, key: int, rows: Rows, usual: type[Any]) -> Stored:
+            return self._read_plainly(reader, place, key, rows, usual, through_zodb)
+
         for run_id, run in reader.references(runs, self._run_keys):
-            found = reader.read(run, run_id, RUN, self.rows, self._run_of)
+            found = read(run, run_id, self.rows, RunZEO)
             job_id = self.rows.value_in(found, "job_id")
             if job_id in places and job_id not in self.jobs:
-                self.jobs.put(job_id, reader.read(places[job_id], job_id, JOB, self.jobs, self._job_of))
+                self.jobs.put(job_id, read(places[job_id], job_id, self.jobs, JobZEO))
             self._enter_runs({run_id: found})
 
     def fill(self) -> None:
@@ -154,7 +159,7 @@ class RunTable:
     def _load(self, tree: Any, keys: Iterable[int], rows: Rows, usual: type[Any]) -> dict[int, Stored | None]:
         """Read runs or jobs; None for one that is not there."""
         if self._plain is not None:
-            return {key: self._read_plainly(tree.get(key), key, rows, usual, self._plain) for key in keys}
+            return {key: self._read_present(self._plain, tree.get(key), key, rows, usual) for key in keys}
         todo = sorted(keys)
         loaded: dict[int, Stored | None] = {}
         for begin in range(0, len(todo), _PREFETCH):
@@ -174,13 +179,27 @@ class RunTable:
         # An object of the usual class can be had from a connection without reading the tree.
         return rows.pack(obj._p_oid if type(obj) is usual else None, obj.entries.items(), attributes_of(obj))
 
-    def _read_plainly(
-        self, obj: Any, key: int, rows: Rows, usual: type[Any], reader: _PlainReader
+    def _read_present(
+        self, reader: _PlainReader, obj: Any, key: int, rows: Rows, usual: type[Any]
     ) -> Stored | None:
         if obj is None:
             return None
+        return self._read_plainly(reader, Reference(u64(obj._p_oid)), key, rows, usual, self._connection.get)
+
+    def _read_plainly(
+        self,
+        reader: _PlainReader,
+        place: Reference,
+        key: int,
+        rows: Rows,
+        usual: type[Any],
+        through_zodb: Callable[[bytes], Any],
+    ) -> Stored:
         kind, owner = (RUN, self._run_of) if usual is RunZEO else (JOB, self._job_of)
-        return reader.read(Reference(u64(obj._p_oid)), key, kind, rows, owner)
+        try:
+            return reader.read(place, key, kind, rows, owner)
+        except Unexpected:
+            return self._read(through_zodb(p64(place.oid)), key, rows, usual)
 
     def _load_jobs_of(self, runs: Mapping[int, Stored | None], jobs: Any) -> dict[int, Stored | None]:
         """Read those jobs of some runs that are not in the table."""

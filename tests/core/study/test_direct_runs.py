@@ -90,6 +90,25 @@ def test_what_is_stored_is_what_zodb_would_store(workflow: Workflow, direct: Dir
     assert stored() == mine
 
 
+def test_a_value_of_another_type_is_another_value(workflow: Workflow, direct: DirectRuns) -> None:
+    (reference,) = create_tasks(workflow, x=1)
+    change(workflow, direct, reference, score=1)
+    change(workflow, direct, reference, score=True)
+    assert entries_of(workflow, reference)["score"] is True
+
+
+def test_what_is_done_to_the_attributes_of_a_run_is_nobody_elses_business(
+    workflow: Workflow, direct: DirectRuns
+) -> None:
+    (reference,) = create_tasks(workflow, x=1)
+    transact("the test", lambda: setattr(workflow.get_runs([reference])["mult"][0], "marks", ["a"]))
+    for _ in range(2):
+        begin(workflow, direct)
+        ((_, run),) = direct.get([number(reference)])
+        assert run.attributes == {"marks": ["a"]}
+        run.attributes["marks"].append("mine")
+
+
 def test_nothing_changed_is_nothing_stored(workflow: Workflow, direct: DirectRuns) -> None:
     (reference,) = create_tasks(workflow, x=1)
     before = workflow.mult.database.db.storage.lastTransaction()
@@ -176,19 +195,43 @@ def test_entries_that_become_too_many_are_left_to_a_session(workflow: Workflow, 
     assert "value_1" not in entries_of(workflow, reference)
 
 
-def test_a_run_that_the_index_does_not_know_is_left_to_a_session(
+def test_a_job_that_the_index_does_not_know_is_left_to_a_session(
     workflow: Workflow, direct: DirectRuns
 ) -> None:
     begin(workflow, direct)
-    with pytest.raises(Unexpected, match="is not known"):
-        list(direct.get([10**6]))
     with pytest.raises(Unexpected, match="is not known"):
         direct.job(10**6)
     with pytest.raises(Unexpected, match="is not known"):
         direct.has_job(10**6)
 
 
+def test_a_run_that_was_deleted_before_is_not_there(workflow: Workflow, direct: DirectRuns) -> None:
+    first, second = map(str, create_tasks(workflow, x=[1, 2]))
+    workflow.mult.database.index.refresh()
+
+    def delete() -> None:
+        del workflow.mult.base.runs[number(first)]
+
+    transact("the test", delete)
+    direct.begin()  # the index has not looked since
+    run_ids = [number(first), number(second), 10**6]
+    assert [run_id for run_id, _ in direct.get(run_ids)] == [number(second)]
+
+
+def test_an_index_that_is_behind_is_not_relied_on(
+    workflow: Workflow, direct: DirectRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (reference,) = create_tasks(workflow, x=1)
+    index = workflow.mult.database.index
+    index.refresh()
+    set_state(workflow, reference, "START")
+    monkeypatch.setattr(index, "refresh", lambda: None)
+    with pytest.raises(Unexpected, match="the index is behind"):
+        direct.begin()
+
+
 def test_a_database_elsewhere_is_left_to_a_session(workflow: Workflow, direct: DirectRuns) -> None:
+    workflow.mult.database.index.refresh()
     workflow.mult.database.db.storage.file = None
     with pytest.raises(Unexpected, match="cannot be read here"):
         direct.begin()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from persistent.mapping import PersistentMapping
 from ZEO.Exceptions import ClientDisconnected
+from ZODB.utils import p64, u64
 
 from motoko_core.interfaces import RunChange
 from motoko_core.session import Session, transact, use
 from motoko_core.study.index import RunIndex
+from motoko_core.study.local_file import LocalFile
 from motoko_core.study.plain_objects import Unexpected
-from motoko_core.study.record_file import RecordFile
+from motoko_core.study.record_file import EarlierRecords, RecordFile
 from motoko_core.study.run_table import RunTable
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, number, set_state
@@ -301,19 +305,76 @@ def test_index_is_ahead_of_its_client_and_no_session_is_told_nonsense(
     """The file has what the client will be told of in a moment."""
     (reference,) = create_tasks(workflow, x=1)
 
-    def open_late(path: Any) -> RecordFile:
+    def look_late(file: LocalFile) -> EarlierRecords:
         set_state(workflow, reference, "START")
-        return RecordFile(path)
+        return latest(file)
 
     with use(Session("before")) as session:
         assert [run.state for run, _ in workflow.mult.select()] == ["CREATED"]
-        monkeypatch.setattr("motoko_core.study.index.RecordFile", open_late)
+        latest = LocalFile.latest
+        monkeypatch.setattr(LocalFile, "latest", look_late)
         index = RunIndex(workflow.mult.database)
         assert index.rows[number(reference)]["state"] == "START"
         start = session.connection(workflow.mult.database)._storage._start
         assert number(reference) in index.changed_since(start)
         assert index.snapshot > start
         index.close()
+
+
+def test_index_that_is_ahead_of_the_announcements_is_not_set_back(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (reference,) = create_tasks(workflow, x=1)
+    run_id, storage = number(reference), workflow.mult.database.db.storage
+    set_state(workflow, reference, "FAILED")
+    told = p64(u64(storage.lastTransaction()) + 1)
+    set_state(workflow, reference, "FINISHED")
+    index, heard = RunIndex(workflow.mult.database), []
+    index.listeners.append(heard.extend)
+
+    def announced() -> list[bytes]:
+        """The client has heard of the first change only."""
+        index._storage._start = told
+        return [p64(oid) for oid, of_run in index._table._run_of.items() if of_run == run_id]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "_poll", announced)
+        index.refresh()
+        assert index.rows.value(run_id, "state") == "FINISHED"
+    index.refresh()
+    assert index.rows.value(run_id, "state") == "FINISHED"
+    assert index._polled == []  # what was announced meanwhile was looked at all the same
+    assert [(change.before, change.after) for change in heard] == [("FINISHED", "FINISHED")]
+    index.close()
+
+
+def test_file_of_another_server_is_not_read(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks the same, and has one transaction more."""
+    create_tasks(workflow, x=1)
+    database = workflow.mult.database
+    database.db.storage.file = None
+    other = RecordFile(database.server.data)
+    other._transactions.append(other._transactions[-1] + 1)
+    monkeypatch.setattr(database, "_local", LocalFile(database.server.data, other))
+    index = RunIndex(database)
+    assert index.rows == database.index.rows
+    assert database.db.storage.file is None
+    index.close()
+
+
+def test_run_with_an_object_among_its_values_is_read_by_itself(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are still read from the file, and so is it when the index is filled."""
+    odd, _ = map(str, create_tasks(follower.workflow, x=[1, 2]))
+    follower.hear()
+    monkeypatch.setattr(RunTable, "fill", Mock(side_effect=AssertionError))
+    change(follower.workflow, odd, lambda run: run.entries.update({"mine": [PersistentMapping()]}))
+    change(follower.workflow, odd, lambda run: run.entries.update({"state": "START"}))
+    assert follower.hear() == [(number(odd), "CREATED", "START")]
+    follower.index.rescan()
+    assert follower.hear() == []
+    assert follower.workflow.mult.database.db.storage.file is not None
 
 
 # ------------------------------------------------------------------ telling

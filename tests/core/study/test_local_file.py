@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +42,10 @@ class Written:
         self.thing = self.connection.root()["thing"] = PersistentMapping()
         self.write("first")
 
+    def close(self) -> None:
+        self.connection.close()
+        self.db.close()
+
     def write(self, word: str) -> bytes:
         """Commit a word; answer the id after the transaction's."""
         self.thing["word"] = word
@@ -59,18 +65,25 @@ class Written:
         return LocalFile(self.path, RecordFile(self.path))
 
     def agree(self, local: LocalFile, before: bytes) -> bool:
+        opened(local, before)
         found = local.load_before(self.oid, before)
         assert found is not None
         expected: tuple[bytes, bytes, bytes | None] = self.storage.loadBefore(self.oid, before)
         return found[:2] == expected[:2] and found[2] in (expected[2], None)
 
 
+def opened(local: LocalFile, before: bytes) -> bool:
+    """Whether a transaction is covered when what has taken the file's place has been read."""
+    if not local.covers(before) and (opening := local._opening) is not None:
+        opening.join()
+    return local.covers(before)
+
+
 @pytest.fixture
 def written(tmp_path: Path) -> Iterator[Written]:
     database = Written(tmp_path / "data.fs")
     yield database
-    database.connection.close()
-    database.db.close()
+    database.close()
 
 
 def test_each_revision_is_what_the_storage_says(written: Written) -> None:
@@ -91,8 +104,22 @@ def test_what_was_not_there_yet_is_asked_of_the_server(written: Written) -> None
     assert local.load_before(p64(10**6), written.end) is None
 
 
+def test_copy_that_has_gone_another_way_is_not_taken_for_the_file(written: Written, tmp_path: Path) -> None:
+    """It has later transactions than the one that the server has told of last, but not that one."""
+    before = written.end
+    shutil.copy(written.path, tmp_path / "copy.fs")
+    told = written.write("of the server")
+    copy = Written(tmp_path / "copy.fs")
+    local = copy.local()
+    assert local.covers(copy.end)
+    assert not local.covers(told)
+    assert local.load_before(written.oid, told) is None
+    assert local.records(told) is None
+    assert written.agree(local, before)  # up to there they are the same
+    copy.close()
+
+
 def test_transaction_that_the_file_does_not_have_is_not_covered(written: Written) -> None:
-    """As of a file on another disk, that another server writes."""
     local = written.local()
     assert local.covers(written.end)
     later = p64(u64(written.end) + 10)
@@ -136,13 +163,28 @@ def test_packed_file_is_opened_again(written: Written) -> None:
     assert written.agree(local, written.write("after packing"))
 
 
-def test_data_taken_over_from_an_earlier_transaction_is_asked_of_the_server(written: Written) -> None:
-    local = written.local()
-    written.write("second")
+def undo(written: Written) -> None:
     written.db.undo(written.storage.undoLog(0, 1)[0]["id"], written.manager.get())
     written.manager.commit()
-    assert local.load_before(written.oid, written.end) is None
+
+
+def test_data_of_an_undone_transaction_is_that_of_an_earlier_one(written: Written) -> None:
+    local = written.local()
+    written.write("second")
+    for _ in range(3):  # each undoes the one before it
+        undo(written)
+        assert written.agree(local, written.end)
     assert written.agree(local, written.write("third"))
+
+
+def test_object_whose_creation_was_undone_is_asked_of_the_server(written: Written) -> None:
+    local = written.local()
+    written.connection.root()["other"] = other = PersistentMapping()
+    written.manager.commit()
+    oid, before = other._p_oid, written.end
+    undo(written)
+    assert local.load_before(oid, written.end) is None
+    assert local.load_before(oid, before) is not None
 
 
 def test_damaged_file_is_not_read_any_more(written: Written) -> None:
@@ -164,7 +206,7 @@ def test_file_that_cannot_be_opened_again_is_not_read_any_more(
     monkeypatch.setattr(local_file, "RecordFile", refuse)
     written.storage.pack(time.time() + 1, referencesf)
     written.write("after packing")
-    assert not local.covers(written.end)
+    assert not opened(local, written.end)
     assert local.is_useless
 
 
@@ -182,7 +224,27 @@ def test_file_that_is_just_being_replaced_is_read_again_later(
     monkeypatch.setattr(local_file, "RecordFile", open_file)
     written.storage.pack(time.time() + 1, referencesf)
     end = written.write("after packing")
-    assert not local.covers(end)
+    assert not opened(local, end)
+    assert written.agree(local, end)
+
+
+def test_nobody_waits_until_what_has_taken_the_place_of_the_file_was_read(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def open_slowly(path: Path) -> RecordFile:
+        go_on.wait()
+        return RecordFile(path)
+
+    local, before = written.local(), written.end
+    monkeypatch.setattr(local_file, "RecordFile", open_slowly)
+    written.storage.pack(time.time() + 1, referencesf)
+    end = written.write("after packing")
+    for _ in range(2):
+        assert local.load_before(written.oid, end) is None
+    assert local.load_before(written.oid, before) is not None
+    go_on.set()
     assert written.agree(local, end)
 
 
@@ -225,6 +287,8 @@ def test_server_that_was_started_again_is_asked_until_the_index_has_read_the_fil
     database = workflow.mult.database
     database.db.storage.file = LocalFile(database.server.data, RecordFile(database.server.data))
     stop_servers([database.server])
+    # Who reads now is told that nobody answers.
+    assert wait_until(lambda: not database.db.storage.is_connected() and database.db.storage.file is None, 10)
     start_servers([database.server])
     assert wait_until(lambda: database.db.storage.is_connected() and database.db.storage.file is None, 10)
     assert states(workflow) == {number(reference): "CREATED"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import threading
 from typing import Any
 
 import pytest
@@ -84,6 +85,11 @@ def test_another_object_of_the_database_is_not_looked_into() -> None:
     assert rows_of({"link": [one]}).differing(rows_of({"link": [one]})) == set()
     in_a_file = Reference(u64(one._p_oid))
     assert rows_of({"link": [one]}).differing(rows_of({"link": [in_a_file]})) == set()
+
+
+def test_what_pickle_refuses_is_no_obstacle() -> None:
+    rows = rows_of({"id": 1, "mine": threading.Lock()})
+    assert dict(rows[1]) == {"id": 1}
 
 
 def test_a_name_with_many_values_does_not_fill_the_memory_twice() -> None:
