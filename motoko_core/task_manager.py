@@ -89,12 +89,16 @@ class TaskManager:
         """Held by the launcher that serves this study."""
         return self.database.server.directory / "launcher.lock"
 
+    def has_launcher(self) -> bool:
+        """Whether a launcher is at work on this study."""
+        return holder(self.launcher_lock) is not None
+
     def is_settling(self, row: Mapping[str, Any]) -> bool:
         """Whether a launcher is about to write how a run came to the end that its script has told.
 
         :param row: the run's values in the index.
         """
-        return bool(row.get("handle")) and holder(self.launcher_lock) is not None
+        return bool(row.get("handle")) and self.has_launcher()
 
     def constraint(self, constraints: Constraints) -> Constraint:
         """Read constraints against this study's entries.

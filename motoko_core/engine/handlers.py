@@ -65,6 +65,16 @@ class Handlers:
         """Whether there is something that they could not be asked yet."""
         return bool(self._to_ask)
 
+    @property
+    def await_reasons(self) -> bool:
+        """Whether a run of this workflow says that it failed, and a launcher is still to say why."""
+        name = self._workflow.run_name
+        return any(
+            row is not None and name in (None, row.get("run_name"))
+            for manager, study in self._studies.items()
+            for row in map(manager.database.index.rows.get, study.unsettled)
+        )
+
     def is_undecided(self, manager: TaskManager, run_id: int, attempt: int) -> bool:
         """Whether they have still to be asked about a failed run; who asks is woken afterwards."""
         if not self.in_order:
@@ -98,7 +108,7 @@ class Handlers:
     def now_and_then(self) -> None:
         """Ask about runs of which nobody is left who would say why they failed."""
         for manager, study in self._studies.items():
-            if study.unsettled and not self._workflow.has_launcher():
+            if study.unsettled and not manager.has_launcher():
                 failed = sorted(study.unsettled)
                 study.unsettled.clear()
                 self._ask(self.in_order, manager, failed, study.for_good)
@@ -120,15 +130,21 @@ class Handlers:
             if change.run_id not in failed:
                 study.for_good.pop(change.run_id, None)
         if batch.rescan:
+            study.unsettled.clear()
             failed |= index.candidates(states=FAILURES)
-        study.unsettled |= {run_id for run_id in failed if manager.is_settling(index.rows.get(run_id, {}))}
+        return self._settled(manager, failed)
+
+    def _settled(self, manager: TaskManager, failed: set[int]) -> list[int]:
+        """Those of some failed runs whose reason is known; the others are asked about when theirs is."""
+        rows, study = manager.database.index.rows, self._studies[manager]
+        study.unsettled |= {run_id for run_id in failed if manager.is_settling(rows.get(run_id, {}))}
         return sorted(failed - study.unsettled)
 
     def _ask_about_earlier_failures(self, handlers: Sequence[ErrorHandler]) -> None:
         for manager in self._studies:
-            failed = manager.database.index.candidates(states=FAILURES)
+            failed = self._settled(manager, manager.database.index.candidates(states=FAILURES))
             if failed:
-                self._ask(handlers, manager, sorted(failed), {})
+                self._ask(handlers, manager, failed, {})
 
     def _ask(
         self,

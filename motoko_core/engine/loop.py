@@ -256,7 +256,9 @@ class Engine:
         return any(self._changes.values()) or any(f.is_behind for f in feeds)
 
     def has_active_runs(self) -> bool:
-        """Whether a run of this workflow waits for a launcher, or is in hand."""
+        """Whether a run of this workflow waits for a launcher, or is in hand, whatever it says of itself."""
+        if self.handlers.await_reasons:
+            return True
         name = self.workflow.run_name
         managers = self.workflow.task_managers.values()
         return any(is_active(state) for m in managers for state in m.database.index.states(name))

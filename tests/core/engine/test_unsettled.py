@@ -7,13 +7,18 @@ from typing import Any
 
 import pytest
 
-from motoko_core.errors import RunFailed
+from motoko_core.errors import RunFailed, WorkflowStalled
 from motoko_core.interfaces import ErrorHandler, Failure, Ignore
 from motoko_core.locks import held
 from motoko_core.workflow import Workflow
-from tests.conftest import create_tasks, orchestrate, set_state
+from tests.conftest import TIMEOUT_S, create_tasks, orchestrate, set_state
+from tests.driving import Clock, Firings, settle
 
 REASON = {"reason": "EXIT_CODE", "exit_code": 3, "attempt": 1, "stderr": "no license"}
+
+
+#: More than the ticks after which a quiet workflow is given up.
+LONG = 8
 
 
 class Recorder(ErrorHandler):
@@ -80,3 +85,93 @@ async def test_whoever_awaits_a_failed_run_without_a_launcher_is_told_at_once(wo
             await workflow.mult.createTask(x=1.0)
 
     await orchestrate(workflow, main)
+
+
+async def test_whoever_has_failed_and_tidies_up_is_not_asked_about_when_an_orchestrator_begins(
+    workflow: Workflow,
+) -> None:
+    (reference,) = create_tasks(workflow, x=1.0)
+    set_state(workflow, reference, "FAILED", handle="{}")
+    first, second = Recorder(), Recorder()
+
+    async def main(workflow: Workflow) -> None:
+        workflow.add_error_handler(f=second)
+        await announced(workflow)
+        assert first.asked == second.asked == []
+        set_state(workflow, reference, "FAILED", handle="", failure=REASON)
+        await workflow.mult.createTask(x=1.0)
+
+    workflow.add_error_handler(f=first)
+    with held(workflow.mult.launcher_lock, "a launcher", ""):
+        await orchestrate(workflow, main)
+    assert [f.reason for f in first.asked] == ["EXIT_CODE"]
+    assert second.asked == []  # the first has decided
+
+
+async def test_a_launcher_of_another_study_says_nothing(workflow: Workflow) -> None:
+    (reference,) = create_tasks(workflow, x=1.0)
+    recorder = Recorder()
+
+    async def main(workflow: Workflow) -> None:
+        workflow.add_error_handler(f=recorder)
+        with held(workflow.mult.launcher_lock, "a launcher", ""):
+            set_state(workflow, reference, "FAILED", handle="{}")
+            await announced(workflow)
+        await workflow.mult.createTask(x=1.0)
+
+    with held(workflow.add.launcher_lock, "a launcher", ""):
+        await orchestrate(workflow, main)
+    assert [f.reason for f in recorder.asked] == ["UNKNOWN"]
+
+
+async def main_with_an_action(workflow: Workflow) -> None:
+    workflow.add_action("done", task="mult", event="state = FINISHED", f=Firings())
+
+
+async def main_with_error_handlers_alone(workflow: Workflow) -> None:
+    workflow.add_error_handler(event="state = BROKEN")
+
+
+@pytest.mark.parametrize("main", [main_with_an_action, main_with_error_handlers_alone])
+async def test_the_workflow_goes_on_while_a_run_that_has_failed_tidies_up(
+    workflow: Workflow, clock: Clock, main: Any
+) -> None:
+    (reference,) = create_tasks(workflow, x=1.0)
+    set_state(workflow, reference, "FAILED", handle="{}")
+    recorder = Recorder()
+    workflow.add_error_handler(f=recorder)
+    workflow.orchestrator_function = main
+    with held(workflow.mult.launcher_lock, "a launcher", ""):
+        execution = asyncio.create_task(workflow.execute_async())
+        await settle()
+        await clock.tick(LONG)
+        assert not execution.done()
+        set_state(workflow, reference, "FAILED", handle="", failure=REASON)
+        await settle()
+        assert [f.reason for f in recorder.asked] == ["EXIT_CODE"]
+    await clock.tick(LONG)
+    await asyncio.wait([execution], timeout=TIMEOUT_S)
+    assert execution.done()
+
+
+@pytest.mark.parametrize("mine", [True, False])
+async def test_a_workflow_without_a_launcher_has_stalled_when_its_handlers_were_heard(
+    workflow: Workflow, clock: Clock, mine: bool
+) -> None:
+    (reference,) = create_tasks(workflow, x=1.0)
+    recorder = Recorder()
+    workflow.add_error_handler(f=recorder)
+    workflow.orchestrator_function = main_with_an_action
+    with held(workflow.mult.launcher_lock, "a launcher", ""):
+        execution = asyncio.create_task(workflow.execute_async())
+        await settle()
+        # (a run of another name is not ours to wait for)
+        set_state(workflow, reference, "FAILED", handle="{}", **({} if mine else {"run_name": "theirs"}))
+        await settle()
+        await clock.tick(1 if mine else LONG)
+        assert execution.done() is not mine
+        assert recorder.asked == []
+    await clock.tick(LONG)
+    await asyncio.wait([execution], timeout=TIMEOUT_S)
+    assert isinstance(execution.exception(), WorkflowStalled)
+    assert [f.reason for f in recorder.asked] == ["UNKNOWN"] * mine
