@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -38,7 +38,7 @@ class Handlers:
     """The error handlers of a workflow, asked in their order.
 
     :param fail: ends the workflow with an error.
-    :param wake: wakes who waits for some runs of a study.
+    :param wake: tells those who wait for some runs of a study to look at them.
     :param is_behind: whether there are changes in a study that were not taken in yet.
     """
 
@@ -48,7 +48,7 @@ class Handlers:
         handlers: Iterable[ErrorHandler],
         *,
         fail: Callable[[BaseException], None],
-        wake: Callable[[TaskManager, Iterable[int]], None],
+        wake: Callable[[TaskManager, Collection[int]], None],
         is_behind: Callable[[TaskManager], bool],
     ) -> None:
         self.in_order = list(handlers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ class Engine:
             workflow,
             handlers,
             fail=self.fail,
-            wake=lambda manager, run_ids: self._feeds[manager].wake(run_ids),
+            wake=self._tell,
             is_behind=lambda manager: bool(self._changes[manager]),
         )
         self._next_rescan = self.clock() + _RESCAN_S
@@ -183,6 +183,11 @@ class Engine:
     def wake(self) -> None:
         """Look again: something happened."""
         self._wake.set()
+
+    def _tell(self, manager: TaskManager, run_ids: Collection[int]) -> None:
+        """The error handlers were asked about some runs: others may go on with them."""
+        self.lookout.note(manager.study, run_ids)
+        self._feeds[manager].wake(run_ids)
 
     def _note(self) -> None:
         self.changes += 1

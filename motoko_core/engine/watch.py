@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,6 +12,7 @@ from motoko_core.engine.actions import Action, Reference
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import RunCondition, WorkflowCondition
 from motoko_core.selection import Task, TaskSelectionEval, hand_out
+from motoko_core.states import is_failure
 from motoko_core.study.query import Query
 
 if TYPE_CHECKING:
@@ -176,9 +177,15 @@ class Watch:
     def _filter(self, task: Task) -> bool:
         condition = self.action.condition
         assert isinstance(condition, RunCondition)
-        if self.action.is_error_handler and (task[0].entries.get("failure") or {}).get("ignored"):
+        if self.action.is_error_handler and not self._is_heard_of(task[0].entries):
             return False
         return condition.filter is None or bool(condition.filter(*task))
+
+    def _is_heard_of(self, entries: Mapping[str, Any]) -> bool:
+        """Whether error handlers that are functions are to hear of a run now, after those that are asked."""
+        if is_failure(entries.get("state")) and self.manager.is_settling(entries):
+            return False
+        return not (entries.get("failure") or {}).get("ignored")
 
     @property
     def constraint(self) -> Constraint:

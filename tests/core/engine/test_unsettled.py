@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from motoko_core.errors import RunFailed, WorkflowStalled
+from motoko_core.errors import RunFailed, WorkflowAborted, WorkflowStalled
 from motoko_core.interfaces import ErrorHandler, Failure, Ignore
 from motoko_core.locks import held
 from motoko_core.workflow import Workflow
@@ -175,3 +175,38 @@ async def test_a_workflow_without_a_launcher_has_stalled_when_its_handlers_were_
     await asyncio.wait([execution], timeout=TIMEOUT_S)
     assert isinstance(execution.exception(), WorkflowStalled)
     assert [f.reason for f in recorder.asked] == ["UNKNOWN"] * mine
+
+
+@pytest.mark.parametrize("end", ["is settled", "is ignored", "its launcher dies"])
+async def test_functions_hear_of_a_failed_run_after_the_handlers_that_are_asked(
+    workflow: Workflow, clock: Clock, end: str
+) -> None:
+    (reference,) = create_tasks(workflow, x=1.0)
+    told: list[Any] = []
+
+    def tell(runs: Any) -> None:
+        told.extend((run.entries.get("failure") or {}).get("reason") for run, _ in runs)
+
+    async def main(workflow: Workflow) -> None:
+        workflow.add_error_handler(f=tell)
+        workflow.add_action("done", task="mult", event="state = FINISHED", f=Firings())
+
+    if end == "is ignored":
+        workflow.add_error_handler(f=Recorder())
+    workflow.orchestrator_function = main
+    with held(workflow.mult.launcher_lock, "a launcher", ""):
+        execution = asyncio.create_task(workflow.execute_async())
+        await settle()
+        set_state(workflow, reference, "FAILED", handle="{}")
+        await settle()
+        await clock.tick(LONG)
+        assert told == []
+        assert not execution.done()
+        if end != "its launcher dies":
+            set_state(workflow, reference, "FAILED", handle="", failure=REASON)
+            await settle()
+    await clock.tick(LONG)
+    await asyncio.wait([execution], timeout=TIMEOUT_S)
+    expected = {"is settled": ["EXIT_CODE"], "is ignored": [], "its launcher dies": [None]}
+    assert told == expected[end]
+    assert isinstance(execution.exception(), WorkflowStalled if end == "is ignored" else WorkflowAborted)
