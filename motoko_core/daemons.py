@@ -25,6 +25,7 @@ import attrs
 import psutil
 
 from motoko_core.errors import StudyError
+from motoko_core.exit_record import TAG_VARIABLE
 
 #: A path of a Unix socket holds 108 bytes with its final zero (``sun_path``); zdaemon binds
 #: ``<socket>.<pid>`` first.
@@ -97,8 +98,12 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """The environment for background processes: ours, with our interpreter's programs on the PATH."""
+    """The environment for background processes: ours, with our interpreter's programs on the PATH.
+
+    A task can start a server. It serves others too, and must not be stopped as one of the task's processes.
+    """
     env = dict(os.environ)
+    env.pop(TAG_VARIABLE, None)
     bindir = str(Path(sys.executable).parent)
     path = env.get("PATH", os.defpath)
     if bindir not in path.split(os.pathsep):

@@ -28,6 +28,7 @@ from motoko_core.daemons import (
     wait_until,
 )
 from motoko_core.errors import AlreadyRunning, StudyError
+from motoko_core.exit_record import TAG_VARIABLE
 from motoko_core.locks import held, holder, taking_turns, who_holds
 from tests.processes import run_python
 
@@ -67,6 +68,14 @@ def daemon(directory: Path) -> Iterator[Daemon]:
 
 
 # ------------------------------------------------------------------ daemons
+
+
+def test_a_daemon_that_a_task_starts_is_none_of_its_processes(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TAG_VARIABLE, "a task's")
+    start(daemon)
+    assert [TAG_VARIABLE in process.environ() for process in daemon.processes()] == [False, False]
 
 
 def test_daemon_starts_and_stops(daemon: Daemon) -> None:

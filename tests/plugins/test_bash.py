@@ -12,7 +12,7 @@ import pytest
 
 from motoko_core.daemons import is_gone, wait_until
 from motoko_core.errors import ConfigError
-from motoko_core.interfaces import Ended
+from motoko_core.interfaces import TAG_VARIABLE, Ended
 from motoko_plugins.generators import bash
 from motoko_plugins.generators._environment import job_environment
 from motoko_plugins.generators.bash import BashGenerator, BashOptions
@@ -102,6 +102,11 @@ async def test_the_programs_beside_our_python_are_found_first(
     assert task.stdout.read_text() == f"{programs}/python\n"
     monkeypatch.setenv("PATH", f"/usr/bin:{programs}")
     assert job_environment()["PATH"] == f"/usr/bin:{programs}"
+
+
+def test_jobs_of_a_launcher_within_a_task_are_not_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TAG_VARIABLE, "a task's")
+    assert TAG_VARIABLE not in job_environment()
 
 
 async def test_a_job_knows_its_tag(generator: BashGenerator, tmp_path: Path) -> None:
