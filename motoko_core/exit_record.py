@@ -8,6 +8,7 @@ twice from being executed twice.
 
 from __future__ import annotations
 
+import os
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ __all__ = [
 PREFIX = ".motoko-"
 #: Who has executed a run whose execution was forbidden.
 NOBODY = "nobody"
+_FORBIDDEN = f"started {NOBODY}\nended 125\n"
 #: What a script finds in its environment: the tag of its execution.
 TAG_VARIABLE = "MOTOKO_TAG"
 
@@ -105,40 +107,54 @@ def forbid_execution(directory: Path, tag: str) -> bool:
     For one of which nobody knows whether it waits somewhere: the record is made here, as if it had ended.
     A directory that does not exist is no obstacle, for nothing can be executed in it.
 
-    :raises OSError: the record can neither be made nor be seen.
+    :raises OSError: the record can neither be made nor be read; try again later.
     """
     path = exit_record_path(directory, tag)
-    text = f"started {NOBODY}\nended 125\n"
     new = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         # Whole or not at all: an empty one, of somebody who was killed here, would be that of a job for ever.
+        new.write_text(_FORBIDDEN)
         try:
-            new.write_text(text)
             path.hardlink_to(new)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):
             raise
-        except FileNotFoundError:
-            return True
         except OSError:  # not every file system has links
-            with path.open("x") as file:
-                file.write(text)
-    except FileExistsError:
+            _write_whole(path)
+    except FileNotFoundError:
+        return True
+    except OSError:  # it is there already; or nothing can be written there, which does not hide what is
+        if not os.path.lexists(path):
+            raise
         return read_exit_record(directory, tag) == ExitRecord(job=NOBODY, exit_code=125)
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
     return True
 
 
+def _write_whole(path: Path) -> None:
+    with path.open("x") as file:
+        try:
+            file.write(_FORBIDDEN)
+            file.flush()
+        except OSError:  # the disk is full: it would be that of a job for ever, too
+            path.unlink()
+            raise
+
+
 def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
-    """The record of the execution ``tag``; None if it has not begun, or cannot be read.
+    """The record of the execution ``tag``; None if it has not begun.
 
     A code above 128 without a word of the shell's is the script's own: one whose *last command* was killed by
     signal n exits with 128 + n. For SIGINT, SIGPIPE and (in some builds of bash) SIGTERM, shells say nothing:
     130, 141 and 143.
+
+    :raises OSError: nobody can tell: there may be one, but it cannot be read now (no descriptor is left, a
+        network file system does not answer, ...).
     """
     try:
         text = exit_record_path(directory, tag).read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     lines = [line for line in text.split("\n")[:-1] if line]  # what has no line end is not all there yet
     starts = [number for number, line in enumerate(lines) if line.startswith("started ")]

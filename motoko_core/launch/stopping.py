@@ -65,7 +65,7 @@ def stop_local(workflow: Workflow, managers: Sequence[TaskManager], *, keep: boo
             continue
         try:
             _stop_local(workflow, manager, keep, stopped)
-        except (MotokoError, StorageError) as error:
+        except (MotokoError, StorageError, OSError) as error:
             stopped.troubles.append(f"the jobs of {manager.study} are left alone: {error}")
     return stopped
 

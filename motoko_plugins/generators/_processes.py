@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
-import time
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -16,14 +16,23 @@ from motoko_core.interfaces import TAG_VARIABLE
 
 #: How often a process is looked at where the system announces nothing.
 _POLL_S = 0.02
+#: ... and where there are too many to have the system announce all of their ends.
+_POLL_MANY_S = 0.2
+#: So much of the limit of open files is for their ends. (The limit is not raised: all jobs would inherit it,
+#: and programs that close or select all files that could be open become slow, or fail.)
+_SHARE = 0.25
+_watched: set[int] = set()
 
 
 def processes_of(tags: Collection[str]) -> dict[str, list[int]]:
-    """Tag -> ids of the processes that belong to that job: they have the tag in their environment."""
+    """Tag -> ids of the processes that belong to that job: they have the tag in their environment.
+
+    :raises OSError: nobody can tell: no descriptor is left.
+    """
     found: dict[str, list[int]] = {}
     wanted = {f"{TAG_VARIABLE}={tag}".encode(): tag for tag in tags}
     for pid in psutil.pids() if wanted else ():
-        with suppress(OSError):  # somebody else's, or gone
+        with suppress(PermissionError, FileNotFoundError, ProcessLookupError):  # somebody else's, or gone
             words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             for word in wanted.keys() & set(words):
                 found.setdefault(wanted[word], []).append(pid)
@@ -50,28 +59,45 @@ def first_of(pids: Iterable[int]) -> int | None:
 
 async def end_of(pid: int) -> None:
     """Return when a process has ended, or is a zombie; it need not be a child."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    except (AttributeError, OSError):  # not Linux, or older than 5.3, or no descriptor left
-        await asyncio.to_thread(_wait, pid)
+    descriptor = _watch(pid)
+    if descriptor is None:
+        await _poll(pid)
         return
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(descriptor, ended.set)
+    _watched.add(descriptor)
     try:
         await ended.wait()
     finally:
+        _watched.discard(descriptor)
         loop.remove_reader(descriptor)
         os.close(descriptor)
 
 
-def _wait(pid: int) -> None:
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(_POLL_S)
+def _watch(pid: int) -> int | None:
+    """A descriptor that tells the end of a process; None: it is to be looked at again and again."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and len(_watched) >= limit * _SHARE:
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # not Linux, or older than 5.3, or no descriptor left; or it has ended
+        return None
+
+
+async def _poll(pid: int) -> None:
+    process: psutil.Process | None = None
+    while True:
+        try:
+            process = process or psutil.Process(pid)
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return
+        except psutil.Error:
+            return
+        except OSError:  # no descriptor left to look with
+            pass
+        await asyncio.sleep(_POLL_MANY_S)
 
 
 def living(groups: Collection[int]) -> set[int]:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path
 from motoko_plugins.generators._commands import execute
+from motoko_plugins.generators._records import forbid
 from motoko_plugins.generators._scheduler import Phase, Scheduler, Seen, Settings
 from motoko_plugins.generators._scheduler_jobs import (
     Job,
     Stage,
     end_of,
-    forbid,
     is_forbidden,
     read_records,
     which,
@@ -120,9 +120,10 @@ class Follower:
     async def _look_at_records(self) -> None:
         """End the runs whose records say so beyond doubt."""
         jobs = [job for job in self._jobs.values() if job.is_submitted and job.tasks]
-        found = await _read(jobs)
+        found = await self._read(jobs)
         for job in jobs:
-            records = found[job.key]
+            if (records := found.get(job.key)) is None:
+                continue
             tasks = list(job.tasks)
             for number, task in enumerate(tasks):
                 record = records.get(task.tag)
@@ -139,6 +140,27 @@ class Follower:
                     self._noticed.add(task.tag)
                     self._interval_s = self._short_s
                     self._queue_due = 0.0
+
+    async def _read(
+        self, jobs: Sequence[Job], *, everything: bool = False
+    ) -> dict[tuple[str, int], dict[str, ExitRecord]]:
+        """Read the records of jobs' runs in a thread: their directories may be far away.
+
+        A job whose records cannot be read now is left out, until it is given up like one that is missing.
+        """
+        answers = await asyncio.to_thread(_try_to_read, [(job, list(job.tasks)) for job in jobs], everything)
+        found, now = {}, asyncio.get_running_loop().time()
+        for job, answer in answers:
+            if not isinstance(answer, OSError):
+                job.unread_since = None
+                found[job.key] = answer
+                continue
+            if job.unread_since is None:
+                job.unread_since = now
+                log.warning("the run directories of job %s are out of reach: %s", job.name, answer)
+            if now - job.unread_since >= self._settings.lost_after_s:
+                found[job.key] = {}
+        return found
 
     def _finish(
         self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen | None, message: str = ""
@@ -246,7 +268,8 @@ class Follower:
         doubtful = [job for job in jobs if job.over_since is not None or job.missing_since is not None]
         if not doubtful:
             return
-        records = await _read(doubtful, everything=True)
+        records = await self._read(doubtful, everything=True)
+        doubtful = [job for job in doubtful if job.key in records]
         missing = [job for job in doubtful if job.missing_since is not None]
         history = await self._history(missing, records) if missing else {}
         for job in doubtful:
@@ -380,8 +403,8 @@ class Follower:
                     ids += [entry.job_id for entry in alive]
             elif len(alive) > 1 and len(job.tasks) == 1:
                 # Once one of them executes the run, the others never will.
-                records = await _read([job])
-                record = records[job.key].get(job.tasks[0].tag)
+                records = await self._read([job])
+                record = records.get(job.key, {}).get(job.tasks[0].tag)
                 if record is not None:
                     ids += [entry.job_id for entry in alive if entry.record_job != record.job]
         await self.cancel(ids)
@@ -411,14 +434,16 @@ class Follower:
             log.warning("%s", outcome)
 
 
-async def _read(
-    jobs: Sequence[Job], *, everything: bool = False
-) -> dict[tuple[str, int], dict[str, ExitRecord]]:
-    """Read the records of jobs' runs in a thread: their directories may be far away."""
-    tasks = [(job.key, list(job.tasks)) for job in jobs]
-    return await asyncio.to_thread(
-        lambda: {key: read_records(some, everything=everything) for key, some in tasks}
-    )
+def _try_to_read(
+    jobs: Sequence[tuple[Job, Sequence[LaunchTask]]], everything: bool
+) -> list[tuple[Job, dict[str, ExitRecord] | OSError]]:
+    answers: list[tuple[Job, dict[str, ExitRecord] | OSError]] = []
+    for job, tasks in jobs:
+        try:
+            answers.append((job, read_records(tasks, everything=everything)))
+        except OSError as error:
+            answers.append((job, error))
+    return answers
 
 
 def _record_jobs(job: Job, records: Mapping[str, ExitRecord]) -> set[str]:

@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 from motoko_core.errors import ConfigError, MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted, read_exit_record
 from motoko_plugins.generators._environment import job_environment
+from motoko_plugins.generators._records import forbid
 from motoko_plugins.generators._scheduler import Request, Scheduler
 from motoko_plugins.generators._scheduler_follow import Follower
-from motoko_plugins.generators._scheduler_jobs import Job, Stage, forbid
+from motoko_plugins.generators._scheduler_jobs import Job, Stage
 from motoko_plugins.generators._scheduler_submit import Submitter
 
 log = logging.getLogger(__name__)
@@ -379,5 +380,7 @@ def _stop(task: LaunchTask) -> bool | None:
     """Keep a run from beginning; False: it has begun; None: it has ended."""
     if forbid(task):
         return True
-    record = read_exit_record(task.directory, task.tag)
-    return None if record is not None and record.exit_code is not None else False
+    with suppress(OSError):
+        record = read_exit_record(task.directory, task.tag)
+        return None if record is not None and record.exit_code is not None else False
+    return False

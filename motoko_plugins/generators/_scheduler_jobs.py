@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from enum import Enum
@@ -15,12 +14,9 @@ from motoko_core.interfaces import (
     Ended,
     ExitRecord,
     LaunchTask,
-    forbid_execution,
     read_exit_record,
 )
 from motoko_plugins.generators._scheduler import Phase, Request, Seen
-
-log = logging.getLogger(__name__)
 
 
 class Stage(Enum):
@@ -49,6 +45,7 @@ class Job:
     :param was_dropped: it was, and the scheduler still knew others of its name when it first did not know it.
     :param over_since: when the scheduler first said that it is over.
     :param has_begun: whether a run of it has begun.
+    :param unread_since: when its records could first not be read.
     :param cancelled: tags of runs under way that are being cancelled.
     :param kills: whether the job is to be cancelled, as soon as there is one.
     :param killed_at: when that was asked for.
@@ -69,6 +66,7 @@ class Job:
     was_dropped: bool = False
     over_since: float | None = None
     has_begun: bool = False
+    unread_since: float | None = None
     word: str = ""
     cancelled: set[str] = attrs.field(factory=set)
     kills: bool = False
@@ -97,13 +95,14 @@ def read_records(tasks: Sequence[LaunchTask], *, everything: bool = False) -> di
     """Read the exit records of one job's runs, up to the first that has not ended.
 
     :param everything: read all; and have a network file system look afresh.
+    :raises OSError: one cannot be read now.
     """
     found = {}
     for task in tasks:
         if everything:
             try:
                 os.scandir(task.directory).close()
-            except OSError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
         record = read_exit_record(task.directory, task.tag)
         if record is not None:
@@ -111,18 +110,6 @@ def read_records(tasks: Sequence[LaunchTask], *, everything: bool = False) -> di
         if not everything and (record is None or record.exit_code is None):
             break
     return found
-
-
-def forbid(task: LaunchTask) -> bool:
-    """Make sure that a run never begins under this tag; False: it has begun, or nobody can tell.
-
-    A job that appears after all, or was submitted twice, finds the record and does not execute the run.
-    """
-    try:
-        return forbid_execution(task.directory, task.tag)
-    except OSError as error:
-        log.warning("the run directory of %s is out of reach: %s", task.task, error)
-        return False
 
 
 def is_forbidden(record: ExitRecord | None) -> bool:

@@ -127,9 +127,7 @@ class Spawner:
                 actions.append((os.POSIX_SPAWN_OPEN, number, path, flags, 0o666))
         descriptor = None
         try:
-            # Whoever makes the record may execute the run, nobody else.
-            descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-            os.write(descriptor, b"started %s:%d\n" % (os.fsencode(socket.gethostname()), os.getpid()))
+            descriptor = _begin(record)
             os.chdir(directory)
             self._environment[self._tag_variable] = os.fsencode(tag)
             pid = os.posix_spawnp(
@@ -235,6 +233,20 @@ class Spawner:
         self._launcher = None
         self._waiting.clear()
         self._outgoing.clear()
+
+
+def _begin(record: str) -> int:
+    """Make the record of a job; whoever makes it may execute the run, nobody else."""
+    descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+    line = b"started %s:%d\n" % (os.fsencode(socket.gethostname()), os.getpid())
+    try:
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), record)
+    except OSError:  # an empty one would be that of a job, of which nobody ever hears how it ended
+        os.unlink(record)  # noqa: PTH108 - no pathlib here
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _finish(record: int, code: int) -> None:

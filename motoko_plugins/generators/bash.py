@@ -24,6 +24,7 @@ from motoko_core.interfaces import (
     JobGenerator,
     LaunchTask,
     Submitted,
+    exit_record_path,
     forbid_execution,
     read_exit_record,
 )
@@ -37,6 +38,7 @@ from motoko_plugins.generators._processes import (
     signal_process,
     stop_groups,
 )
+from motoko_plugins.generators._records import forbid, has_begun
 from motoko_plugins.generators._spawner_client import SpawnerClient, is_spawner
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,8 @@ _AHEAD_AT_MOST = 1000
 #: How often the record of a job is read that neither process nor spawner of this machine tells about.
 _POLL_S = 0.05
 _POLL_ELSEWHERE_S = 2.0
+#: How often it is tried again to find out about a job whose directory is out of reach.
+_AGAIN_S = 2.0
 #: How long the spawner may take to tell the ends of jobs that were killed.
 _LAST_WORDS_S = 5.0
 #: How often what a job starts while it is stopped is looked for.
@@ -64,6 +68,12 @@ class _Job:
     unwanted: bool = False
     #: It was stopped.
     cancelled: bool = False
+    #: Nobody could tell yet whether it has begun.
+    is_unclear: bool = False
+    #: Its process has ended.
+    has_ended: bool = False
+    #: Why nothing is seen of it, as the log says already.
+    told: str = ""
     over: asyncio.Event = attrs.field(factory=asyncio.Event)
     #: Follows a job of another spawner.
     watcher: asyncio.Task[None] | None = None
@@ -84,7 +94,7 @@ class BashGenerator(JobGenerator):
         super().__init__(options or BashOptions())
         self._clock = clock
         self._jobs: dict[str, _Job] = {}
-        self._ended: asyncio.Queue[Ended] = asyncio.Queue()
+        self._ended: asyncio.Queue[Ended | BaseException] = asyncio.Queue()
         self._end_times: deque[float] = deque(maxlen=_AHEAD_AT_MOST)
         self._spawner = SpawnerClient(self.options, self._hear, self._spawner_lost)
 
@@ -143,56 +153,82 @@ class BashGenerator(JobGenerator):
         log.warning("the spawner has died; the jobs under way go on")
         # (The next one may have got some already.)
         jobs = [job for job in self._jobs.values() if job.watcher is None and job.spawner == spawner]
-        begun = [job for job in jobs if read_exit_record(job.task.directory, job.task.tag)]
+        begun = [job for job in jobs if has_begun(job.task) is not False]
         self._watch([job.task for job in begun])
         waiting = [job for job in jobs if job not in begun]
         for job in waiting:
             if job.unwanted:
                 self._end(job.task.tag, None, reason="CANCELLED")
-        if again := [job.task for job in waiting if not job.unwanted]:
-            for answer in await self.submit(again):
-                if answer.error:
-                    self._jobs[answer.tag] = _Job(next(t for t in again if t.tag == answer.tag))
-                    self._end(answer.tag, None, reason="SUBMIT", message=answer.error)
+        await self._submit_again([job.task for job in waiting if not job.unwanted])
+
+    async def _submit_again(self, tasks: Sequence[LaunchTask]) -> None:
+        for answer in await self.submit(tasks) if tasks else ():
+            if answer.error:
+                self._jobs[answer.tag] = _Job(next(t for t in tasks if t.tag == answer.tag))
+                self._end(answer.tag, None, reason="SUBMIT", message=answer.error)
 
     # ------------------------------------------------------------------ jobs of another spawner
 
     async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
-        """Follow the jobs that have begun; the others are kept from beginning."""
+        """Follow the jobs that have begun or may have; the others are kept from beginning."""
         tasks = [task for task, _ in batch if task.tag not in self._jobs]
         # (One whose directory was removed has no record; it runs all the same.)
         alive = processes_of([task.tag for task in tasks]).keys()
-        begun = [t for t in tasks if not forbid_execution(t.directory, t.tag) or t.tag in alive]
-        self._watch(begun)
+        self._watch([task for task in tasks if task.tag in alive or not forbid(task)])
         return {task.tag for task, _ in batch if task.tag in self._jobs}
 
     def _watch(self, tasks: Sequence[LaunchTask]) -> None:
-        found = processes_of([task.tag for task in tasks])
+        found: Mapping[str, Sequence[int]] = {}
+        with suppress(OSError):  # whoever follows looks again
+            found = processes_of([task.tag for task in tasks])
         for task in tasks:
             job = self._jobs.setdefault(task.tag, _Job(task))
             job.pid = job.pid or first_of(found.get(task.tag, ()))
+            job.is_unclear = task.tag not in found and not has_begun(task)
             job.watcher = asyncio.create_task(self._follow(job))
+            job.watcher.add_done_callback(self._watcher_ended)
+
+    def _watcher_ended(self, watcher: asyncio.Task[None]) -> None:
+        if not watcher.cancelled() and (error := watcher.exception()) is not None:
+            self._ended.put_nowait(error)
 
     async def _follow(self, job: _Job) -> None:
         """Wait for the end of a job that another spawner has started."""
-        task, has_ended, told = job.task, False, False
+        while True:
+            try:
+                if job.is_unclear and not await self._has_begun_elsewhere(job):
+                    return
+                code = await self._end_of(job)
+            except OSError as error:  # no descriptor left, a network file system that does not answer, ...
+                if job.cancelled and not _is_seen(job):
+                    self._end(job.task.tag, None)
+                    return
+                what = f"{error.strerror}: {job.task.directory}"
+                _tell(job, f"nothing can be found out about {job.task.task} for now: {what}")
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                self._end(job.task.tag, code)
+                return
+
+    async def _end_of(self, job: _Job) -> int | None:
+        """How the job has ended, when it has.
+
+        :raises OSError: nobody can tell now.
+        """
+        task = job.task
         while (record := read_exit_record(task.directory, task.tag)) and record.exit_code is None:
             host, _, spawner = record.job.rpartition(":")
             if host != socket.gethostname():
-                if not told:
-                    log.warning(
-                        "%s was begun on %s, and is waited for until it has ended there", task.task, host
-                    )
-                    told = True
+                _tell(job, f"{task.task} was begun on {host}, and is waited for until it has ended there")
                 await asyncio.sleep(_POLL_ELSEWHERE_S)  # its processes cannot be seen from here
                 continue
             # In this order: a spawner writes how a job ended before the process disappears.
             spawner_lives = is_spawner(spawner)
-            if not has_ended:  # what it has left in a session of its own is not the job
+            if not job.has_ended:  # what it has left in a session of its own is not the job
                 job.pid = first_of(processes_of([task.tag]).get(task.tag, ()))
-            if job.pid is not None and not has_ended:
+            if job.pid is not None and not job.has_ended:
                 await end_of(job.pid)
-                has_ended = True
+                job.has_ended = True
             elif spawner_lives:
                 await asyncio.sleep(_POLL_S)  # it is just starting the job, or writing how it ended
             else:
@@ -205,14 +241,36 @@ class BashGenerator(JobGenerator):
             # What is left of it would run beside its next attempt.
             for pid in processes_of([task.tag]).get(task.tag, ()):
                 signal_process(pid, signal.SIGKILL)
-        self._end(task.tag, code)
+        return code
+
+    async def _has_begun_elsewhere(self, job: _Job) -> bool:
+        """Whether another spawner has begun a job; if not, and it is still wanted, ours gets it.
+
+        :raises OSError: nobody can tell yet.
+        """
+        task = job.task
+        if forbid_execution(task.directory, task.tag):
+            job.watcher = None
+            if job.unwanted:
+                self._end(task.tag, None, reason="CANCELLED")
+                return False
+            exit_record_path(task.directory, task.tag).unlink(missing_ok=True)
+            await self._submit_again([task])
+            if job.unwanted:
+                await self._spawner.drop([task.tag])
+            return False
+        job.is_unclear = False
+        return True
 
     # ------------------------------------------------------------------ stopping
 
     async def ended(self) -> AsyncIterator[Ended]:
         """Yield the ends as the spawner tells them."""
         while True:
-            yield await self._ended.get()
+            end = await self._ended.get()
+            if isinstance(end, BaseException):
+                raise end
+            yield end
 
     async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
         """Stop jobs with everything that they started: SIGTERM to the groups, SIGKILL after ``grace_s``.
@@ -248,6 +306,18 @@ class BashGenerator(JobGenerator):
         idle = all(job.watcher for job in self._jobs.values())
         self._jobs.clear()
         await self._spawner.close(idle=idle)
+
+
+def _is_seen(job: _Job) -> bool:
+    with suppress(OSError):
+        return bool(processes_of([job.task.tag]))
+    return True
+
+
+def _tell(job: _Job, what: str) -> None:
+    if job.told != what:
+        job.told = what
+        log.warning("%s", what)
 
 
 @hookimpl

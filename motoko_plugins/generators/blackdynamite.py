@@ -19,7 +19,6 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +34,6 @@ from motoko_core.interfaces import (
     JobGenerator,
     LaunchTask,
     Submitted,
-    forbid_execution,
     read_exit_record,
 )
 from motoko_plugins.generators import _coat_runner
@@ -49,6 +47,7 @@ from motoko_plugins.generators._coats import (
 )
 from motoko_plugins.generators._environment import job_environment
 from motoko_plugins.generators._processes import processes_of, signal_process
+from motoko_plugins.generators._records import forbid, has_begun
 
 log = logging.getLogger(__name__)
 
@@ -170,14 +169,8 @@ class CoatGenerator(JobGenerator):
         job.is_launching = False
         job.job = str(answer.get("job") or "")
         # A command that fails does not mean that nothing was submitted; the record makes it so.
-        if "error" in answer and self._forbid(job.task):
+        if "error" in answer and forbid(job.task):
             self._end(job, None, "SUBMIT", f"the coat {self.module.stem} failed: {answer['error']}")
-
-    def _forbid(self, task: LaunchTask) -> bool:
-        """Make sure that it never begins; False if it has begun, or nobody can tell."""
-        with suppress(OSError):
-            return forbid_execution(task.directory, task.tag)
-        return False
 
     # ------------------------------------------------------------------ following
 
@@ -187,8 +180,8 @@ class CoatGenerator(JobGenerator):
             if task.tag in self._jobs:
                 continue
             job = submitted_job(task)
-            in_queue = bool(job) and read_exit_record(task.directory, task.tag) is None
-            if in_queue or not self._forbid(task):
+            in_queue = bool(job) and has_begun(task) is False
+            if in_queue or not forbid(task):
                 self._jobs[task.tag] = _Job(task, job=job or "", has_begun=not in_queue)
         self._watch()
         return {task.tag for task, _ in batch if task.tag in self._jobs}
@@ -200,7 +193,7 @@ class CoatGenerator(JobGenerator):
     async def _follow(self) -> None:
         while self._jobs:
             jobs = list(self._jobs.values())
-            records = await asyncio.to_thread(_read, [job.task for job in jobs])
+            records = await asyncio.to_thread(_read, jobs)
             for job in jobs:
                 if (record := records.get(job.task.tag)) and record.exit_code is not None:
                     code = record.exit_code
@@ -281,7 +274,7 @@ class CoatGenerator(JobGenerator):
         jobs = [job for tag in tags if (job := self._jobs.get(tag))]
         for job in jobs:
             job.is_cancelled = True
-            if self._forbid(job.task):
+            if forbid(job.task):
                 self._end(job, None, "CANCELLED")
         if self._cancel_command:
             await self._cancel([job.job for job in jobs if job.job])
@@ -318,8 +311,18 @@ class CoatGenerator(JobGenerator):
         self._jobs.clear()
 
 
-def _read(tasks: Sequence[LaunchTask]) -> dict[str, ExitRecord | None]:
-    return {task.tag: read_exit_record(task.directory, task.tag) for task in tasks}
+def _read(jobs: Sequence[_Job]) -> dict[str, ExitRecord | None]:
+    """Read their records; of a job whose record cannot be read now nothing is said, while it is wanted."""
+    found: dict[str, ExitRecord | None] = {}
+    for job in jobs:
+        task = job.task
+        try:
+            found[task.tag] = read_exit_record(task.directory, task.tag)
+        except OSError as error:
+            log.debug("the run directory of %s is out of reach: %s", task.task, error)
+            if job.is_cancelled:
+                found[task.tag] = None
+    return found
 
 
 def _is_dead(record: ExitRecord | None, has_begun: bool) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -21,6 +20,9 @@ from motoko_core.exit_record import (
     read_exit_record,
 )
 from tests.conftest import TIMEOUT_S
+from tests.disks import fill, full_disk
+
+__all__ = ["full_disk"]
 
 TAG = "motoko-add-7-0123456789ab"
 CALL = '"$tag" "$directory" launch.sh "$directory/out" "$directory/err" "$job"'
@@ -194,6 +196,33 @@ def test_what_has_no_directory_never_begins(run: Execution) -> None:
     assert not run.directory.exists()
 
 
+def test_a_full_disk_forbids_nothing_and_leaves_no_record_behind(full_disk: Path) -> None:
+    run = Execution(full_disk)
+    run.write("exit 4")
+    fill(full_disk)
+    with pytest.raises(OSError, match="No space"):
+        forbid_execution(run.directory, TAG)
+    assert list(run.directory.glob(".motoko-*")) == []
+    (full_disk / "big").unlink()
+    assert run.run() == 4
+    fill(full_disk)
+    assert not forbid_execution(run.directory, TAG)  # what has begun is seen all the same
+
+
+def test_a_full_disk_without_links_is_no_other(full_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Execution(full_disk)
+    run.write("")
+
+    def refuse(*_: object) -> None:
+        fill(full_disk)
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with pytest.raises(OSError, match="No space"):
+        forbid_execution(run.directory, TAG)
+    assert list(run.directory.glob(".motoko-*")) == []
+
+
 def test_a_file_system_without_links_will_do(run: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError("no links here")
@@ -271,19 +300,6 @@ def test_nothing_is_executed_if_the_record_cannot_be_made(run: Execution) -> Non
     assert run.times() == 0
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a few kilobytes."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = shutil.which("mount")
-    words = [mount or "mount", "-t", "tmpfs", "-o", "size=16k,nr_inodes=8", "none", str(place)]
-    if mount is None or subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small file system")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_disk_that_is_full_before_the_script_starts(full_disk: Path) -> None:
     run = Execution(full_disk)
     run.write("echo")
@@ -300,15 +316,6 @@ def test_a_disk_that_the_script_fills(full_disk: Path) -> None:
     run.write("head -c 1000000 /dev/zero; exit 4")
     assert run.run() == 4
     assert run.record() in (ExitRecord(job="12", exit_code=4), ExitRecord(job="12"))
-
-
-def fill(directory: Path) -> None:
-    with (directory / "big").open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(b"0" * 1024)
-            except OSError:
-                return
 
 
 @pytest.mark.parametrize(
@@ -328,10 +335,20 @@ def test_a_code_that_is_no_number_is_none(run: Execution, word: str) -> None:
     assert run.record() == ExitRecord(job="12")
 
 
-def test_a_record_that_cannot_be_read_is_none(run: Execution) -> None:
-    exit_record_path(run.directory, TAG).mkdir(parents=True)
-    assert run.record() is None
+def test_where_there_can_be_no_record_there_is_none(run: Execution) -> None:
+    run.write("")
     assert read_exit_record(run.directory / "absent", TAG) is None
+    assert read_exit_record(run.directory / "launch.sh", TAG) is None
+
+
+def test_of_a_record_that_cannot_be_read_nobody_can_tell(run: Execution) -> None:
+    run.directory.mkdir()
+    record = exit_record_path(run.directory, TAG)
+    record.symlink_to(record)
+    with pytest.raises(OSError, match="symbolic links"):
+        run.record()
+    with pytest.raises(OSError, match="symbolic links"):
+        forbid_execution(run.directory, TAG)
 
 
 # ---------------------------------------------------------------------- signals to the job

@@ -17,12 +17,15 @@ import pytest
 
 from motoko_core.daemons import is_gone, wait_until
 from motoko_core.interfaces import Ended, LaunchTask, exit_record_path
-from motoko_plugins.generators import bash
+from motoko_plugins.generators import _processes, bash
 from motoko_plugins.generators._processes import processes_of, signal_process
 from motoko_plugins.generators.bash import BashGenerator, BashOptions
 from tests.conftest import TIMEOUT_S
+from tests.disks import fill, full_disk
 from tests.launching import read_line, release
 from tests.plugins.conftest import make_task, next_ends
+
+__all__ = ["full_disk"]
 
 LAUNCHER = """
 import asyncio, json, sys
@@ -176,6 +179,82 @@ async def test_a_job_of_another_machine_is_waited_for(
     with record.open("a") as file:
         file.write("ended 4\n")
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=4)]
+
+
+# ---------------------------------------------------------------------- directories out of reach
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bash, "_AGAIN_S", 0.01)
+
+
+async def test_jobs_of_which_nobody_can_tell_whether_they_have_begun_are_followed(
+    impatient: None,
+    generator: BashGenerator,
+    full_disk: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unclear = make_task(full_disk, "exit 3", 1)
+    waiting = make_task(tmp_path, "", 2)
+    fill(full_disk)
+    assert await generator.adopt([(unclear, {}), (waiting, {})]) == {unclear.tag}
+    assert "the run directory of add.1 is out of reach" in caplog.text
+    assert str(full_disk) in caplog.text
+    # When it is within reach again, what has not begun begins.
+    (full_disk / "big").unlink()
+    assert await next_ends(generator, 1) == [Ended(tag=unclear.tag, exit_code=3)]
+
+
+async def test_a_job_of_which_nobody_can_tell_can_be_cancelled(
+    impatient: None, generator: BashGenerator, full_disk: Path
+) -> None:
+    unclear = make_task(full_disk, "touch executed")
+    fill(full_disk)
+    assert await generator.adopt([(unclear, {})])
+    await generator.cancel([unclear.tag])
+    (end,) = await next_ends(generator, 1)
+    assert end.reason == "CANCELLED"
+
+
+async def test_a_record_that_cannot_be_read_is_no_end(
+    impatient: None,
+    generator: BashGenerator,
+    orphan: LaunchTask,
+    fifo: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record = exit_record_path(orphan.directory, orphan.tag)
+    kept = record.rename(record.with_name("kept"))
+    record.symlink_to(record)
+    assert await generator.adopt([(orphan, {})])
+    while "nothing can be found out about add.1" not in caplog.text:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await release(fifo)
+    kept.rename(record)
+    assert await next_ends(generator, 1) == [Ended(tag=orphan.tag, exit_code=3)]
+
+
+async def test_more_jobs_than_files_can_be_open_are_followed_all_the_same(
+    generator: BashGenerator, orphan: LaunchTask, fifo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_processes, "_SHARE", 0.0)
+    assert await generator.adopt([(orphan, {})])
+    await release(fifo)
+    assert await next_ends(generator, 1) == [Ended(tag=orphan.tag, exit_code=3)]
+
+
+async def test_an_error_in_following_is_told(
+    generator: BashGenerator, orphan: LaunchTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(pid: int) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(bash, "end_of", breaks)
+    assert await generator.adopt([(orphan, {})])
+    with pytest.raises(RuntimeError, match="a mistake"):
+        await next_ends(generator, 1)
 
 
 async def test_closing_leaves_the_jobs_to_another_generator(

@@ -206,3 +206,23 @@ async def test_a_submission_that_waits_for_room_goes_on_with_smaller_arrays(
         assert [answer.error for answer in await generator.submit(batch)] == [None] * 5
         assert {end.exit_code for end in await ends(*batch)} == {0}
     assert executions(runs) == [1] * 5
+
+
+async def test_a_job_whose_record_cannot_be_read_is_judged_when_it_can(
+    slurm_cluster: SlurmCluster, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = runs(WAITS + "exit 7")
+    record = exit_record_path(task.directory, task.tag)
+    generator = slurm(lost_after_s=1000)
+    async with following(generator) as ends:
+        await generator.submit([task])
+        await until(lambda: executions(runs) == [1])
+        kept = record.rename(record.with_name("kept"))
+        record.symlink_to(record)
+        (task.directory / "end").touch()
+        await until(lambda: "ended" in kept.read_text())
+        await until(lambda: "out of reach" in caplog.text)
+        slurm_cluster.wait_for_jobs(lambda found: all(job[2] not in ("PENDING", "RUNNING") for job in found))
+        kept.rename(record)
+        (end,) = await ends(task)
+    assert (end.exit_code, end.reason, end.message) == (7, None, "")

@@ -105,11 +105,12 @@ class NiceGenerator(JobGenerator):
     async def _follow(self, task: LaunchTask, process: asyncio.subprocess.Process | None = None) -> None:
         while True:
             # In this order: the record is there before the process is gone.
-            lives = process.returncode is None if process else self._lives(task)
-            record = read_exit_record(task.directory, task.tag)
-            code = record.exit_code if record else None
-            if code is not None or not lives:
-                break
+            with suppress(OSError):  # the run directory may be out of reach for a while
+                lives = process.returncode is None if process else self._lives(task)
+                record = read_exit_record(task.directory, task.tag)
+                code = record.exit_code if record else None
+                if code is not None or not lives:
+                    break
             await asyncio.sleep(self.options.poll_interval_s)
         reason = "CANCELLED" if task.tag in self._cancelled else None
         if reason is None and code is None:

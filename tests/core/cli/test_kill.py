@@ -14,6 +14,7 @@ from motoko_core.cli.main import main
 from motoko_core.cli.remains import Remains
 from motoko_core.daemons import is_gone, wait_until
 from motoko_core.exit_record import TAG_VARIABLE
+from motoko_core.launch.stopping import stop_local
 from motoko_core.workflow import Workflow
 from tests.clusters.slurm import SlurmCluster
 from tests.core.cli.conftest import MOTOKO_YAML, TIMEOUT_S, Tiny
@@ -138,6 +139,24 @@ def test_reset_stops_jobs_and_cannot_keep_them(busy: Tiny, capsys: Captured) -> 
         call(busy, "kill", "--reset", "--keep-jobs")
     assert call(busy, "kill", "--reset") == 0
     assert "stopped 1 job\n" in capsys.readouterr().out
+    assert processes(busy) == []
+
+
+def test_a_study_out_of_reach_keeps_no_other_study_s_jobs(busy: Tiny) -> None:
+    assert call(busy, "launcher", "stop") == 0
+    busy.create_tasks("second", x=1)
+    busy.change("second.1", state="launched", handle='{"tag": "motoko-second-1-0", "generator": "bash"}')
+    workflow = Workflow(busy.path / "motoko.yaml")
+    first, second = workflow.task_managers.values()
+    second.launcher_lock.unlink(missing_ok=True)
+    second.launcher_lock.mkdir()
+    stopped = stop_local(workflow, [second, first])
+    assert stopped.count == 1
+    (trouble,) = stopped.troubles
+    assert "the jobs of second are left alone" in trouble
+    assert str(second.launcher_lock) in trouble
+    second.launcher_lock.rmdir()
+    assert call(busy, "kill") == 0
     assert processes(busy) == []
 
 

@@ -1,0 +1,31 @@
+"""What the exit records of runs say, where the run directories may be out of reach."""
+
+from __future__ import annotations
+
+import logging
+
+from motoko_core.interfaces import LaunchTask, forbid_execution, read_exit_record
+
+log = logging.getLogger(__name__)
+
+
+def forbid(task: LaunchTask) -> bool:
+    """Make sure that a run never begins under this tag; False: it has begun, or nobody can tell.
+
+    A job that appears after all, or was submitted twice, finds the record and does not execute the run.
+    """
+    try:
+        return forbid_execution(task.directory, task.tag)
+    except OSError as error:
+        log.warning(
+            "the run directory of %s is out of reach: %s: %s", task.task, error.strerror, task.directory
+        )
+        return False
+
+
+def has_begun(task: LaunchTask) -> bool | None:
+    """Whether somebody has begun to execute a run; None: nobody can tell now."""
+    try:
+        return read_exit_record(task.directory, task.tag) is not None
+    except OSError:
+        return None
