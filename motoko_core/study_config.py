@@ -88,6 +88,10 @@ _KEYS = ("study", "job", "run", "job_space", "run_params", "config_files")
 #: Keys of BlackDynamite's own that are spelt like these.
 _BLACKDYNAMITE_KEYS = ("run_space", "run_name", "exec_file")
 
+#: Entries of a run in which Motoko keeps its execution. A parameter of such a name cannot keep its value (the
+#: handle is written whenever a run is launched), so a study that 0.1 has executed is refused as well.
+_OF_AN_EXECUTION = ("handle", "failure", "not_before", "cancel")
+
 logger = logging.getLogger("motoko")
 
 
@@ -120,7 +124,7 @@ def load_study_config(directory: str | os.PathLike[str]) -> StudyConfig:
         job=job,
         run=_types(source, "run"),
         job_space=_job_space(source, job),
-        run_params=source.mapping("run_params", example="run_params: {<parameter>: <value>}"),
+        run_params=_run_params(source),
         config_files=tuple(source.texts("config_files", example="config_files: [<file>]")),
         raw=source.data,
     )
@@ -142,6 +146,8 @@ def _types(source: YamlSource, section: str) -> dict[str, type]:
         if given not in PARAMETER_TYPES:
             hint = nearest(given, PARAMETER_TYPES)
             source.fail(keys, f"'{section}.{parameter}' has the unknown type {given!r}.", hint)
+        if section == "run":
+            _refuse_ours(source, section, parameter)
         # BlackDynamite's databases know names in lower case only.
         if parameter.lower() in found:
             source.fail(
@@ -149,6 +155,23 @@ def _types(source: YamlSource, section: str) -> dict[str, type]:
             )
         found[parameter.lower()] = PARAMETER_TYPES[given]
     return found
+
+
+def _run_params(source: YamlSource) -> dict[str, Any]:
+    params = source.mapping("run_params", example="run_params: {<parameter>: <value>}")
+    for parameter in params:
+        _refuse_ours(source, "run_params", parameter)
+    return params
+
+
+def _refuse_ours(source: YamlSource, section: str, parameter: str) -> None:
+    if parameter.lower() in _OF_AN_EXECUTION:
+        names = ", ".join(_OF_AN_EXECUTION)
+        source.fail(
+            (section, parameter),
+            f"'{section}' has {parameter!r}, which Motoko writes itself when it executes a run.",
+            f"Rename the parameter here, in orchestrator.py and in the scripts. Motoko's are: {names}.",
+        )
 
 
 def _job_space(source: YamlSource, job: Mapping[str, type]) -> dict[str, Any]:
