@@ -146,8 +146,8 @@ class TaskManager:
         :param run_params: run parameters, merged over ``run_params`` of bd.yaml (mappings one level deep).
         :param job_params: job parameters, merged likewise over ``job_space``. A list spans the space
             (cartesian product), unless the parameter's own type is ``list``.
-        :raises TaskError: ``workflow.run_name`` is not set, a job parameter is unknown, or a value is of the
-            wrong type. Nothing is created then.
+        :raises TaskError: ``workflow.run_name`` is not set or has a zero byte in it, a job parameter is
+            unknown, or a value is of the wrong type. Nothing is created then.
         """
         frame = inspect.currentframe()
         caller = frame.f_back if frame else None
@@ -176,6 +176,11 @@ class TaskManager:
             raise TaskError(
                 f"cannot create a task in {self.study!r}: run_name is not set",
                 hint="Set workflow.run_name first; on the command line, --run-name sets it.",
+            )
+        if "\0" in str(name):
+            raise TaskError(
+                f"cannot create a task in {self.study!r}: run_name is {name!r}, with a zero byte in it",
+                hint="The names of the files that a run writes begin with it: leave the zero byte out.",
             )
         if run_params is not None and not isinstance(run_params, Mapping):
             raise TaskError(

@@ -348,6 +348,14 @@ def test_run_name_is_required(workflow: Workflow, missing: str | None) -> None:
     assert "--run-name" in str(raised.value)
 
 
+def test_run_name_is_the_beginning_of_names_of_files(workflow: Workflow) -> None:
+    name, workflow.run_name = workflow.run_name, "a\0b"
+    with pytest.raises(TaskError, match=r"run_name is 'a\\x00b', with a zero byte in it"):
+        workflow.mult.createTask(x=1)
+    workflow.run_name = name
+    assert states(workflow) == {}
+
+
 def test_unknown_parameter_is_refused_with_the_nearest(workflow: Workflow) -> None:
     text = refused(workflow, x=1, lable="a")
     assert "the study 'mult' has no job parameter 'lable'" in text
