@@ -178,7 +178,8 @@ def job_text(task: LaunchTask, script: str, job_variable: str) -> str:
     traps come when the script has ended, as they always have. What a coat writes behind it is not executed:
     it would write a state, perhaps when the run has long been started again.
     """
-    here = "$HOSTNAME:$$"
+    # As the generators' `_machine` module reads it.
+    here = "$HOSTNAME//$(cat /proc/sys/kernel/random/boot_id 2> /dev/null)/:$$"
     job = f"${{{job_variable}:-{here}}}" if job_variable else here
     programs = str(Path(sys.executable).parent)
     names = [task.tag, str(task.directory), script, str(task.stdout), str(task.stderr)]

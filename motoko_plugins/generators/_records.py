@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
+from contextlib import suppress
 
-from motoko_core.interfaces import LaunchTask, forbid_execution, read_exit_record
+from motoko_core.interfaces import LaunchTask, exit_record_path, forbid_execution, read_exit_record
 
 log = logging.getLogger(__name__)
 
@@ -29,3 +32,16 @@ def has_begun(task: LaunchTask) -> bool | None:
         return read_exit_record(task.directory, task.tag) is not None
     except OSError:
         return None
+
+
+def is_locked(task: LaunchTask) -> bool:
+    """Whether the spawner that has begun a run is at work, on this machine, perhaps in another container."""
+    with suppress(FileNotFoundError), exit_record_path(task.directory, task.tag).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # no locks on some systems
+                raise
+    return False

@@ -20,6 +20,7 @@ why]``, ``["dropped", [tag, ...]]``.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import selectors
@@ -56,12 +57,14 @@ class Spawner:
 
     :param launcher: the socket to the launcher.
     :param tag_variable: the environment variable that holds a job's tag.
+    :param machine: what this machine is called in records.
     """
 
-    def __init__(self, launcher: socket.socket, slots: int, tag_variable: str) -> None:
+    def __init__(self, launcher: socket.socket, slots: int, tag_variable: str, machine: str) -> None:
         self._launcher: socket.socket | None = launcher
         self._slots = slots
         self._tag_variable = os.fsencode(tag_variable)
+        self._first_line = os.fsencode(f"started {machine}/{_start()}:{os.getpid()}\n")
         self._environment = dict(os.environb)
         # Once: for each job, the whole PATH would be gone through, with the spawner standing still meanwhile.
         self._bash = shutil.which("bash") or "bash"
@@ -127,7 +130,7 @@ class Spawner:
                 actions.append((os.POSIX_SPAWN_OPEN, number, path, flags, 0o666))
         descriptor = None
         try:
-            descriptor = _begin(record)
+            descriptor = _begin(record, self._first_line)
             os.chdir(directory)
             self._environment[self._tag_variable] = os.fsencode(tag)
             pid = os.posix_spawnp(
@@ -235,10 +238,16 @@ class Spawner:
         self._outgoing.clear()
 
 
-def _begin(record: str) -> int:
+def _start() -> str:
+    """When this process was started, in ticks since the kernel was."""
+    with suppress(OSError), open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - no pathlib here
+        return file.read().rpartition(b")")[2].split()[19].decode()
+    return ""
+
+
+def _begin(record: str, line: bytes) -> int:
     """Make the record of a job; whoever makes it may execute the run, nobody else."""
     descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-    line = b"started %s:%d\n" % (os.fsencode(socket.gethostname()), os.getpid())
     try:
         if os.write(descriptor, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), record)
@@ -246,6 +255,9 @@ def _begin(record: str) -> int:
         os.unlink(record)  # noqa: PTH108 - no pathlib here
         os.close(descriptor)
         raise
+    # Whoever sees the file, if not our processes (in a container beside ours), sees that we are at work.
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
 
@@ -262,4 +274,4 @@ if __name__ == "__main__":
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)  # jobs would keep it open when the spawner has died
-    Spawner(connection, int(sys.argv[2]), sys.argv[3]).serve()
+    Spawner(connection, int(sys.argv[2]), sys.argv[3], sys.argv[4]).serve()

@@ -20,6 +20,7 @@ import psutil
 from motoko_core.interfaces import TAG_VARIABLE, LaunchTask, exit_record_path
 from motoko_plugins.generators._bash_options import BashOptions
 from motoko_plugins.generators._environment import job_environment
+from motoko_plugins.generators._machine import machine, may_be
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,12 @@ _READ_BYTES = 1 << 16
 PROGRAM = Path(__file__).with_name("_spawner.py")
 
 
-def is_spawner(pid: str) -> bool:
-    """Whether the process of that number is a spawner (and not a later one with its number)."""
+def is_spawner(spawner: str) -> bool:
+    """Whether the spawner that calls itself so in a record is at work, on this machine."""
     try:
-        process = psutil.Process(int(pid))
-        return PROGRAM.name in [Path(word).name for word in process.cmdline()]
+        process = psutil.Process(int(spawner.rpartition(":")[2]))
+        is_one = PROGRAM.name in [Path(word).name for word in process.cmdline()]
+        return is_one and may_be(spawner, process.pid)
     except (ValueError, psutil.Error):
         return False
 
@@ -111,7 +113,7 @@ class SpawnerClient:
             process = subprocess.Popen(  # noqa: ASYNC220 - a millisecond, once
                 [
                     *(sys.executable, "-I", "-S", os.fspath(PROGRAM)),
-                    *(str(theirs.fileno()), str(self._options.slots), TAG_VARIABLE),
+                    *(str(theirs.fileno()), str(self._options.slots), TAG_VARIABLE, machine()),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from motoko_core.interfaces import (
     read_exit_record,
 )
 from motoko_plugins.generators._bash_options import BashOptions
+from motoko_plugins.generators._machine import host_of, is_elsewhere
 from motoko_plugins.generators._processes import (
     end_of,
     first_of,
@@ -38,7 +38,7 @@ from motoko_plugins.generators._processes import (
     signal_process,
     stop_groups,
 )
-from motoko_plugins.generators._records import forbid, has_begun
+from motoko_plugins.generators._records import forbid, has_begun, is_locked
 from motoko_plugins.generators._spawner_client import SpawnerClient, is_spawner
 
 log = logging.getLogger(__name__)
@@ -217,13 +217,13 @@ class BashGenerator(JobGenerator):
         """
         task = job.task
         while (record := read_exit_record(task.directory, task.tag)) and record.exit_code is None:
-            host, _, spawner = record.job.rpartition(":")
-            if host != socket.gethostname():
+            if is_elsewhere(record.job):
+                host = host_of(record.job)
                 _tell(job, f"{task.task} was begun on {host}, and is waited for until it has ended there")
                 await asyncio.sleep(_POLL_ELSEWHERE_S)  # its processes cannot be seen from here
                 continue
             # In this order: a spawner writes how a job ended before the process disappears.
-            spawner_lives = is_spawner(spawner)
+            spawner_lives = is_spawner(record.job) or is_locked(task)
             if not job.has_ended:  # what it has left in a session of its own is not the job
                 job.pid = first_of(processes_of([task.tag]).get(task.tag, ()))
             if job.pid is not None and not job.has_ended:

@@ -15,7 +15,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -46,6 +45,7 @@ from motoko_plugins.generators._coats import (
     submitted_job,
 )
 from motoko_plugins.generators._environment import job_environment
+from motoko_plugins.generators._machine import is_elsewhere, may_be
 from motoko_plugins.generators._processes import processes_of, signal_process
 from motoko_plugins.generators._records import forbid, has_begun
 
@@ -329,8 +329,10 @@ def _is_dead(record: ExitRecord | None, has_begun: bool) -> bool:
     """Whether a job that said where it runs runs here no more, or came to nothing before it could say so."""
     if record is None:
         return has_begun
-    host, _, pid = record.job.rpartition(":")
-    return host == socket.gethostname() and pid.isdecimal() and not psutil.pid_exists(int(pid))
+    pid = record.job.rpartition(":")[2]
+    if is_elsewhere(record.job) or not pid.isdecimal():
+        return False
+    return not psutil.pid_exists(int(pid)) or not may_be(record.job, int(pid))
 
 
 @cache

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -164,6 +164,66 @@ async def test_a_record_of_a_process_that_is_no_spawner_any_more_is_of_a_lost_jo
     record = exit_record_path(task.directory, task.tag)
     record.write_text(f"started {socket.gethostname()}:{os.getpid()}\n")
     assert await generator.adopt([(task, {})])
+    (end,) = await next_ends(generator, 1)
+    assert end.reason == "LOST"
+
+
+async def as_if(task: LaunchTask, fifo: Path, change: Callable[[list[str]], list[str]]) -> None:
+    """Kill a job with its spawner, and change its record: host, machine, boot, start, process id."""
+    record = exit_record_path(task.directory, task.tag)
+    spawner = spawner_of(task)
+    for process in (spawner, *spawner.children(recursive=True)):
+        process.kill()
+    assert await asyncio.to_thread(wait_until, lambda: is_gone(spawner), TIMEOUT_S)
+    place, _, pid = record.read_text().strip().removeprefix("started ").rpartition(":")
+    host, machine, boot, start, pid = change([*place.split("/"), pid])
+    record.write_text(f"started {host}/{machine}/{boot}/{start}:{pid}\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda words: ["renamed", "", *words[2:]], id="the host was renamed"),
+        pytest.param(lambda words: [words[0], "", "another", *words[3:]], id="the machine was started again"),
+        pytest.param(
+            lambda words: ["renamed", words[1] or pytest.skip("no machine-id"), "another", *words[3:]],
+            id="it was started again, and renamed",
+        ),
+    ],
+)
+async def test_a_job_of_this_machine_is_known_whatever_its_name(
+    generator: BashGenerator, orphan: LaunchTask, fifo: Path, change: Callable[[list[str]], list[str]]
+) -> None:
+    await as_if(orphan, fifo, change)
+    assert await generator.adopt([(orphan, {})])
+    (end,) = await next_ends(generator, 1)
+    assert end.reason == "LOST"
+
+
+async def test_a_spawner_in_another_container_of_this_machine_is_at_work(
+    generator: BashGenerator,
+    orphan: LaunchTask,
+    fifo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its processes cannot be seen from here."""
+    monkeypatch.setattr(bash, "processes_of", lambda tags: {})
+    monkeypatch.setattr(bash, "is_spawner", lambda job: False)
+    assert await generator.adopt([(orphan, {})])
+    await release(fifo)
+    assert await next_ends(generator, 1) == [Ended(tag=orphan.tag, exit_code=3)]
+
+
+async def test_a_spawner_that_another_one_has_the_number_of_is_gone(
+    generator: BashGenerator, tmp_path: Path, orphan: LaunchTask, fifo: Path
+) -> None:
+    """A container that is made anew gives the same process ids again."""
+    other = make_task(tmp_path, "", 2)
+    record = exit_record_path(orphan.directory, orphan.tag).read_text()
+    place, _, pid = record.strip().rpartition(":")
+    earlier = f"{place.rpartition('/')[0]}/1:{pid}\n"
+    exit_record_path(other.directory, other.tag).write_text(earlier)
+    assert await generator.adopt([(other, {})])
     (end,) = await next_ends(generator, 1)
     assert end.reason == "LOST"
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -316,11 +317,15 @@ def register_param(parser):
     assert seen == "['a=1'] 16 7 False ['x', 'y'] long False 3 jane_add hello\n"
 
 
-async def test_a_run_that_vanishes_with_its_machine_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("renamed", [False, True])
+async def test_a_run_that_vanishes_with_its_machine_is_lost(tmp_path: Path, renamed: bool) -> None:
     task = write_task(tmp_path / "run-7", "echo $$ > pid.new; mv pid.new pid; sleep 1000\n")
     async with local(tmp_path, LOCAL.format(how=BACKGROUND)) as generator:
         await generator.submit([task])
         await until((task.directory / "pid").exists, "started", TIMEOUT_S)
+        record = exit_record_path(task.directory, task.tag)
+        if renamed:
+            record.write_text(record.read_text().replace(socket.gethostname(), "renamed"))
         os.killpg(os.getpgid(int((task.directory / "pid").read_text())), signal.SIGKILL)
         end = await generator.end(task)
     assert (end.exit_code, end.reason) == (None, "LOST")

@@ -12,7 +12,7 @@ import socket
 from motoko_plugins.generators._spawner import Spawner
 
 ours, theirs = socket.socketpair()
-spawner = Spawner(theirs, 1, "TAG")
+spawner = Spawner(theirs, 1, "TAG", "here")
 print(spawner._until_sending_s())
 spawner._waiting.append(("a job that waits",))
 spawner._tell("ended", "motoko-1", 0)
