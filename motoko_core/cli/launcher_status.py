@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import select
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.cli import counts
@@ -95,8 +98,30 @@ def _line(launcher: FoundLauncher) -> str:
     if launcher.log:
         text += f"; its log: {launcher.log}"
     elif not launcher.host:
-        text += "; it writes to the terminal that it was started in"
+        text += f"; {_output(launcher.pid)}"
     return text
+
+
+def _output(pid: int | None) -> str:
+    """Say what becomes of what a launcher without a log of its own writes."""
+    path = Path(f"/proc/{pid}/fd/1")
+    try:
+        place = str(path.readlink())
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:  # no such directory on this system, or it has just ended
+        return "it has no log"
+    try:
+        if os.isatty(descriptor):
+            return "it writes to the terminal that it was started in"
+        if not place.startswith("pipe:"):
+            return f"its log: {place}"
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        if poll.poll(0):  # nobody reads from it, see pipe(7) and poll(2): POLLERR
+            return "what it writes is lost, because the process that started it was killed"
+        return "it writes to the program that started it"
+    finally:
+        os.close(descriptor)
 
 
 def _time(seconds: float) -> str:

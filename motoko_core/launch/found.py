@@ -39,7 +39,7 @@ class FoundLauncher:
     :param studies: the task managers that it serves.
     :param since: when it was started, in seconds since 1970.
     :param generator: the generator that its command line names; None: those of motoko.yaml.
-    :param log: what it writes to; None: the terminal that it was started in.
+    :param log: the log that Motoko keeps of it; None: it was started in a terminal, or its manager is gone.
     :param is_of_run: whether it belongs to a ``motoko run``.
     """
 

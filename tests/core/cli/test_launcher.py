@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import psutil
@@ -12,9 +14,9 @@ import pytest
 
 from motoko_core import locks
 from motoko_core.cli.main import main
-from motoko_core.daemons import wait_until
+from motoko_core.daemons import is_gone, wait_until
 from motoko_core.locks import held
-from tests.core.cli.conftest import BUSY_SH, MOTOKO_YAML, TIMEOUT_S, Tiny
+from tests.core.cli.conftest import BUSY_SH, MOTOKO_YAML, TIMEOUT_S, Tiny, command
 
 Captured = pytest.CaptureFixture[str]
 
@@ -103,11 +105,42 @@ def test_a_launcher_in_a_terminal_is_shown_and_stopped(created: Tiny, capsys: Ca
         assert call(created, "status") == 0
         text = capsys.readouterr().out
         assert f"(process {process.pid}) serves second since" in text
-        assert "the terminal" in text
+        assert "; it writes to the program that started it" in text
         assert "no launcher serves first" in text
         assert call(created, "stop") == 0
         assert f"stopped a launcher (process {process.pid})" in capsys.readouterr().out
         assert process.wait(TIMEOUT_S) == 0
+
+
+def test_where_a_launcher_writes_that_has_no_log(created: Tiny, capsys: Captured) -> None:
+    lock = created.path / "second" / ".bd" / "launcher.lock"
+    words = command("launcher", "--do-not-detach", "--bd-study", "second")
+    controller, terminal = pty.openpty()
+    with (created.path / "mine.log").open("wb") as file:
+        for output, told in (
+            (terminal, "it writes to the terminal that it was started in"),
+            (file, f"its log: {created.path}/mine.log"),
+        ):
+            with subprocess.Popen(words, cwd=created.path, stdout=output, stderr=output) as process:
+                assert wait_until(lambda pid=process.pid: locks.holder(lock) == pid, TIMEOUT_S)  # type: ignore[misc]
+                assert call(created, "status") == 0
+                assert f"; {told}\n" in capsys.readouterr().out
+                process.terminate()
+    os.close(controller)
+    os.close(terminal)
+
+
+def test_a_launcher_whose_manager_was_killed_writes_to_nobody(created: Tiny, capsys: Captured) -> None:
+    assert call(created) == 0
+    pid = locks.holder(created.path / "first" / ".bd" / "launcher.lock")
+    manager = psutil.Process(pid).parent()
+    assert manager is not None
+    manager.kill()
+    assert wait_until(lambda: is_gone(manager), TIMEOUT_S)
+    assert call(created, "status") == 0
+    told = "; what it writes is lost, because the process that started it was killed\n"
+    assert told in capsys.readouterr().out
+    assert call(created, "stop") == 0
 
 
 def test_the_launcher_of_motoko_run_is_not_stopped_alone(created: Tiny, capsys: Captured) -> None:
