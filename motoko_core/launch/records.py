@@ -239,9 +239,11 @@ def hand_back(runs: Runs, tags: Mapping[int, str]) -> None:
         if _tag(run) != tags[run_id]:
             continue  # somebody has reset the run meanwhile
         run.entries.pop(HANDLE)
-        if not is_active(run.entries.get("state")):
+        is_marked = run.entries.pop(CANCEL, None) == tags[run_id]
+        state = run.entries.get("state")
+        if state == CREATED or not is_active(state):
             continue
-        if run.entries.pop(CANCEL, None) == tags[run_id]:
+        if is_marked:
             cancel(run)
         else:
             run.entries.update({"state": CREATED, "start_time": None})
@@ -250,6 +252,10 @@ def hand_back(runs: Runs, tags: Mapping[int, str]) -> None:
 def cancel(run: Run) -> None:
     """Write that a run was cancelled which nobody executes."""
     _fail(run, "CANCELLED", None, "")
+
+
+def _is_cancelled(run: Run) -> bool:
+    return is_failure(run.entries.get("state")) and _failure(run).get("reason") == "CANCELLED"
 
 
 def told(ended: Ended, task: LaunchTask) -> str:
@@ -261,14 +267,21 @@ def told(ended: Ended, task: LaunchTask) -> str:
 
 
 def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
-    """Write how runs ended, unless their scripts did. ``ends``: run id -> the end, and its stderr's end."""
+    """Write how runs ended, unless their scripts did; those that were reset meanwhile just wait again.
+
+    :param ends: run id -> the end, and what is told of it.
+    """
     for run_id, run in runs.get(ends):
         ended, stderr = ends[run_id]
         entries = run.entries
         if _tag(run) != ended.tag:
             continue  # as above
         entries.pop(HANDLE)
-        entries.pop(CANCEL, None)
+        is_marked = entries.pop(CANCEL, None) == ended.tag
+        if entries.get("state") == CREATED:
+            continue  # it was reset while it was executed: this end says nothing of the next execution
+        if is_marked and _is_cancelled(run):
+            continue  # it was reset, and cancelled then: what its job did is of no interest
         if ended.is_good and is_active(entries.get("state")):
             entries["state"] = FINISHED
         if is_active(entries.get("state")) or is_failure(entries.get("state")):
@@ -281,5 +294,9 @@ def _fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
     entries = run.entries
     if not is_failure(entries.get("state")):
         entries["state"] = FAILED
-    attempt = (entries.get("failure") or {}).get("attempt", 1)
+    attempt = _failure(run).get("attempt", 1)
     entries["failure"] = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}
+
+
+def _failure(run: Run) -> Mapping[str, Any]:
+    return run.entries.get("failure") or {}

@@ -235,3 +235,26 @@ def test_a_run_that_ended_by_itself_is_not_handed_back(
     write(lambda runs: records.hand_back(runs, {run_id(run): tag}))
     assert entries_of(scripts, run)["state"] == "FINISHED"
     assert "handle" not in entries_of(scripts, run)
+
+
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_the_end_of_a_job_says_nothing_of_a_run_that_was_reset_meanwhile(
+    scripts: Workflow, write: Write, launched: tuple[str, str], exit_code: int
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "CREATED", cancel=tag, failure={"reason": "LOST", "attempt": 2})
+    write(lambda runs: records.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["failure"]) == ("CREATED", {"reason": "LOST", "attempt": 2})
+    assert not {"handle", "cancel"} & entries.keys()
+
+
+def test_a_run_that_was_reset_while_it_was_executed_is_handed_back_as_it_is(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "CREATED", cancel=tag)  # cancelled first, and reset then
+    write(lambda runs: records.hand_back(runs, {run_id(run): tag}))
+    entries = entries_of(scripts, run)
+    assert entries["state"] == "CREATED"
+    assert not {"handle", "cancel"} & entries.keys()
