@@ -158,6 +158,18 @@ async def release(fifo: Path) -> None:
     await soon(asyncio.to_thread(fifo.write_text, "go\n"))
 
 
+def stoppable(directory: Path, fifo: Path) -> str:
+    """A script whose first execution goes on until it is stopped; the second one ends at once.
+
+    The file ``log`` gets a line at the start of each, and at the end of the first.
+    """
+    log, first = directory / "log", directory / "first"
+    return (
+        f"echo start >> {log}; test -e {first} && exit; touch {first}; "
+        f"trap 'echo end >> {log}; exit 1' TERM; echo > {fifo}; sleep 1000 & wait"
+    )
+
+
 @pytest.fixture
 def fifo(tmp_path: Path) -> Path:
     path = tmp_path / "fifo"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from motoko_core.launch.queue import WaitingRuns
 from motoko_core.launch.recovery import OtherService, recover
 from motoko_core.launch.service import InHand, Service
 from motoko_core.launch.writing import Writer
-from motoko_core.states import is_active
+from motoko_core.states import CREATED, is_active
 from motoko_core.study.changes import Batch, Changes
 from motoko_core.study.feed import ChangeFeed, feed_of, fill_indexes
 
@@ -173,7 +173,7 @@ class Launcher:
                 self._waiting[manager].fill()
             else:
                 self._waiting[manager].changed(batch.changes)
-            self._cancel_marked(manager, batch)
+            self._stop_unwanted(manager, batch)
 
     async def _sleep(self) -> None:
         waker = asyncio.create_task(self._wake.wait())
@@ -255,22 +255,17 @@ class Launcher:
         await self._note(manager, answers, {launch.task.tag: launch for launch in launched})
 
     async def _without_earlier(self, manager: TaskManager, run_ids: Sequence[int]) -> list[int]:
-        """Stop jobs whose runs were reset while they ran: two executions would share one directory.
+        """Leave out the runs in hand: two executions would share one directory.
 
-        :return: those of the runs that may be launched. Of one in hand the index may have the state that it
-            had before it was launched.
+        Of one in hand the index may have the state that it had before it was launched. If it was reset
+        indeed, and its handle was removed (``motoko clean --force``), its job is stopped and waited for.
         """
         in_hand = self._in_hand.tags(manager)
         doubtful = [run_id for run_id in run_ids if run_id in in_hand]
-        if not doubtful:
-            return list(run_ids)
-        reset = await self._writer.write(manager, "look", partial(records.waiting, run_ids=doubtful))
-        tags = [in_hand[run_id] for run_id in reset if run_id in in_hand]
-        if tags:
-            logger.info("stopping %d jobs: their runs were reset, and start again", len(tags))
-            for generator, some in self._in_hand.by_generator(tags).items():
-                await generator.cancel(some)
-        return [run_id for run_id in run_ids if run_id not in doubtful or run_id in reset]
+        if doubtful:
+            reset = await self._writer.write(manager, "look", partial(records.waiting, run_ids=doubtful))
+            self._stop_reset(manager, {in_hand[run_id] for run_id in reset if run_id in in_hand})
+        return [run_id for run_id in run_ids if run_id not in doubtful]
 
     async def _note(
         self, manager: TaskManager, answers: Sequence[Submitted], launched: Mapping[str, records.Launch]
@@ -305,6 +300,7 @@ class Launcher:
                 continue
             task = job[1]
             self._cancelled.discard(end.tag)
+            self._waiting[manager].offer(task.run_id)  # it may be waiting for just that
             found[task.run_id] = end, records.told(end, task)
             if end.is_good:
                 good.append(task.task)
@@ -321,24 +317,47 @@ class Launcher:
             if found := self._ends_of(manager):
                 await self._writer.write(manager, "settle", partial(records.settle, ends=found))
 
-    def _cancel_marked(self, manager: TaskManager, batch: Batch) -> None:
-        """Have those jobs cancelled whose runs say so."""
+    def _stop_unwanted(self, manager: TaskManager, batch: Batch) -> None:
+        """Have those jobs stopped whose runs are to be cancelled, or were reset."""
         tags, rows = self._in_hand.tags(manager), manager.database.index.rows
         run_ids = list(tags) if batch.rescan else [c.run_id for c in batch if c.run_id in tags]
-        marked = {tags[run_id] for run_id in run_ids if rows.value(run_id, records.CANCEL) == tags[run_id]}
+        marked, reset = set(), set()
+        for run_id in run_ids:
+            row, tag = rows.get(run_id), tags[run_id]
+            if row is None:
+                continue
+            if row.get(records.CANCEL) == tag:
+                marked.add(tag)
+            # (The tag: the index may have the row of a time before it was launched.)
+            elif row.get("state") == CREATED and records.tag_of(row) == tag:
+                reset.add(tag)
         if wanted := marked - self._cancelled:
-            self._cancelled |= wanted
             logger.info("%s: cancelling %d jobs", manager.study, len(wanted))
-            for generator, some in self._in_hand.by_generator(wanted).items():
-                # Jobs may take their time to end, and the others go on.
-                task = asyncio.ensure_future(generator.cancel(some))
-                self._cancelling.add(task)
-                task.add_done_callback(self._has_cancelled)
+            self._cancel(wanted)
+        self._stop_reset(manager, reset)
 
-    def _has_cancelled(self, task: asyncio.Future[None]) -> None:
+    def _stop_reset(self, manager: TaskManager, tags: Set[str]) -> None:
+        if wanted := tags - self._cancelled:
+            logger.info(
+                "%s: stopping %d jobs: their runs were reset, and start again when they have ended",
+                manager.study,
+                len(wanted),
+            )
+            self._cancel(wanted)
+
+    def _cancel(self, tags: Set[str]) -> None:
+        """Have jobs stopped. They may take their time to end, and the others go on."""
+        self._cancelled |= tags
+        for generator, some in self._in_hand.by_generator(tags).items():
+            task = asyncio.ensure_future(generator.cancel(some))
+            self._cancelling.add(task)
+            task.add_done_callback(partial(self._has_cancelled, some))
+
+    def _has_cancelled(self, tags: Sequence[str], task: asyncio.Future[None]) -> None:
         self._cancelling.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            logger.error("jobs could not be cancelled", exc_info=error)
+            logger.error("jobs could not be stopped", exc_info=error)
+            self._cancelled.difference_update(tags)  # the next look at everything tries again
 
     async def _let_end(self) -> None:
         """Wait for the jobs whose runs are over already: their scripts are about to exit."""
@@ -368,17 +387,29 @@ class Launcher:
             await generator.cancel(tags)
         await self._hear()
         # One that ended by itself at the last moment is not to be executed again.
+        stopped: set[str] = set()
         for manager, ends in self._ends.items():
+            stopped.update(end.tag for end in ends if end.reason == "CANCELLED")
             self._ends[manager] = [end for end in ends if end.reason != "CANCELLED"]
         await self._settle()
         for manager in self.managers:
-            await self._hand_back(manager, [task for m, task in self._in_hand.tasks() if m is manager])
+            await self._hand_back(manager, [t for m, t in self._in_hand.tasks() if m is manager], stopped)
 
-    async def _hand_back(self, manager: TaskManager, tasks: Sequence[LaunchTask]) -> None:
+    async def _hand_back(
+        self, manager: TaskManager, tasks: Sequence[LaunchTask], stopped: Container[str]
+    ) -> None:
+        """Have the next launcher execute runs again: at once those whose jobs were stopped, and the others
+        when their jobs, which have been told to stop, have ended."""
         if not tasks:
             return
-        tags = {task.run_id: task.tag for task in tasks}
-        await self._writer.write(manager, "hand back", partial(records.hand_back, tags=tags))
+        over = {task.run_id: task.tag for task in tasks if task.tag in stopped}
+        ending = {task.run_id: task.tag for task in tasks if task.tag not in stopped}
+
+        def work(runs: Runs) -> None:
+            records.hand_back(runs, over)
+            records.reset(runs, ending)
+
+        await self._writer.write(manager, "hand back", work)
         for task in tasks:
             self._in_hand.remove(task.tag)
 

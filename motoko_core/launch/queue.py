@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from motoko_core.launch import records
 from motoko_core.states import CREATED
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 class WaitingRuns:
     """CREATED runs of a study that this machine may execute, oldest first, kept current from the feed.
+
+    One that was reset waits until its earlier execution has ended.
 
     What one change costs does not grow with the number of runs that wait.
 
@@ -37,13 +40,24 @@ class WaitingRuns:
         found = self._manager.database.index.candidates(states=frozenset({CREATED}))
         self._ready, self._later = [], []
         for run_id in sorted(found):
-            self._enter(run_id)
+            self.offer(run_id)
 
     def changed(self, changes: Sequence[RunChange]) -> None:
         """Take in changes of the feed."""
         for change in changes:
             if change.after == CREATED:
-                self._enter(change.run_id)
+                self.offer(change.run_id)
+
+    def offer(self, run_id: int) -> None:
+        """Look whether a run waits."""
+        row = self._row(run_id)
+        if not self._is_ours(row):
+            return
+        due = _due(row)
+        if due > self._wall_clock():
+            heapq.heappush(self._later, (due, run_id))
+        else:
+            heapq.heappush(self._ready, run_id)
 
     def due_in_s(self) -> float:
         """Seconds until the next run that must not start yet may start; infinite if there is none."""
@@ -73,7 +87,7 @@ class WaitingRuns:
 
     def _in_turn(self, limit: int) -> Iterator[int]:
         while self._later and self._later[0][0] <= self._wall_clock():
-            self._enter(heapq.heappop(self._later)[1])
+            self.offer(heapq.heappop(self._later)[1])
         last = None
         for _ in range(limit):
             while self._ready and (self._ready[0] == last or not self._may_start(self._ready[0])):
@@ -88,21 +102,13 @@ class WaitingRuns:
         return {} if row is None else row
 
     def _is_ours(self, row: Mapping[str, Any]) -> bool:
-        return row.get("state") == CREATED and row.get("machine_name") in self._machines
+        if row.get("state") != CREATED or row.get("machine_name") not in self._machines:
+            return False
+        return not records.tag_of(row)  # an earlier execution may still be at work
 
     def _may_start(self, run_id: int) -> bool:
         row = self._row(run_id)
         return self._is_ours(row) and _due(row) <= self._wall_clock()
-
-    def _enter(self, run_id: int) -> None:
-        row = self._row(run_id)
-        if not self._is_ours(row):
-            return
-        due = _due(row)
-        if due > self._wall_clock():
-            heapq.heappush(self._later, (due, run_id))
-        else:
-            heapq.heappush(self._ready, run_id)
 
 
 def _due(row: Mapping[str, Any]) -> float:

@@ -73,8 +73,17 @@ def _with_data(run: Run, data: Mapping[str, Any]) -> str:
     return json.dumps({**handle_of(run.entries), "data": dict(data)})
 
 
+def tag_of(entries: Mapping[str, Any]) -> str:
+    """Names the execution that a run has, whatever its state says; empty: none.
+
+    A script tells the state before it exits, and users and error handlers reset runs that are at work. Only
+    a launcher that has heard of the end of the execution takes the handle away.
+    """
+    return str(handle_of(entries).get("tag", ""))
+
+
 def _tag(run: Run) -> str:
-    return str(handle_of(run.entries).get("tag", ""))
+    return tag_of(run.entries)
 
 
 def _values(run: Run) -> dict[str, Any]:
@@ -104,6 +113,8 @@ def launch(
 ) -> tuple[list[Launch], dict[int, str]]:
     """Take runs that wait: CREATED -> the generator's launched state. A script may start from now on.
 
+    One that has an earlier execution is left alone: both would share one directory.
+
     :param tags: run id -> the name of its execution.
     :return: those that are ours; and run id -> why it cannot be executed, which is written down already.
     """
@@ -114,6 +125,10 @@ def launch(
     for run_id, run in runs.get(tags):
         tag, entries = tags[run_id], run.entries
         if entries.get("state") == CREATED:
+            if _tag(run) == tag:  # it was ours already, and was reset before a generator got it
+                entries.pop(HANDLE)
+            if _tag(run):
+                continue
             entries.pop(CANCEL, None)  # of an earlier execution
         elif entries.get("state") != generator.launched_state or _tag(run) != tag:
             continue  # somebody else has taken it, or it was cancelled
@@ -135,7 +150,7 @@ def launch(
             found.append((run, task, *_files_of(manager, runs, task, run.configfiles)))
         except MotokoError as error:
             refused[run_id] = str(error)
-            entries.pop(HANDLE, None)  # an earlier execution's
+            entries.pop(HANDLE, None)  # ours, if this is done again
             _fail(run, "SUBMIT", None, str(error))
     intents = generator.intents([task for _, task, _, _ in found])
     launched = []
@@ -147,7 +162,7 @@ def launch(
 
 
 def waiting(runs: Runs, run_ids: Iterable[int]) -> list[int]:
-    """Those of some runs that wait for a launcher."""
+    """Those of some runs that are to be executed, now or when their earlier execution has ended."""
     return [run_id for run_id, run in runs.get(run_ids) if run.entries.get("state") == CREATED]
 
 
@@ -247,6 +262,16 @@ def hand_back(runs: Runs, tags: Mapping[int, str]) -> None:
             cancel(run)
         else:
             run.entries.update({"state": CREATED, "start_time": None})
+
+
+def reset(runs: Runs, tags: Mapping[int, str]) -> None:
+    """Have runs executed again when the jobs have ended that they have now."""
+    for run_id, run in runs.get(tags):
+        entries = run.entries
+        if _tag(run) != tags[run_id] or entries.get(CANCEL) == tags[run_id]:
+            continue
+        if is_active(entries.get("state")):
+            entries.update({"state": CREATED, "start_time": None})
 
 
 def cancel(run: Run) -> None:

@@ -14,7 +14,6 @@ from motoko_core.interfaces import LaunchTask
 from motoko_core.launch import records
 from motoko_core.launch.service import InHand, Service
 from motoko_core.launch.writing import Writer
-from motoko_core.states import ACTIVE, CREATED, FAILURES
 
 if TYPE_CHECKING:
     from motoko_core.study.runs import Runs
@@ -31,11 +30,14 @@ async def recover(
 ) -> None:
     """Follow what an earlier launcher of this study had in hand; what never began waits again.
 
+    That is every run with a handle. One that its script has called finished or failed may still be at work,
+    and how it failed is told when it ends; one that was reset must not start beside its earlier execution.
+
     :param other: makes the service for jobs that another generator has got; motoko.yaml was changed since.
     """
-    # A script may have said itself that it failed: how it ended is told as well.
-    states = (ACTIVE - {CREATED}) | FAILURES
-    ids = sorted(manager.database.index.candidates(states=frozenset(states)))
+    index = manager.database.index
+    with index.lock:
+        ids = sorted(run_id for run_id in index.rows if index.rows.value(run_id, records.HANDLE))
     tasks, never = await writer.write(manager, "look", partial(look, manager, ids))
     for name, some in by_generator(tasks, service.name).items():
         try:

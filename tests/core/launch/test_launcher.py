@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from motoko_core.cleaning import clean
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks, set_state
-from tests.launching import entries_of, launching, read_line, release, settled, soon, until
+from tests.conftest import TIMEOUT_S, create_tasks, number, set_state
+from tests.launching import entries_of, launching, read_line, release, settled, soon, stoppable, until
 
 PYTHON_TASK = """\
 python - <<'END'
@@ -278,21 +279,56 @@ async def test_a_run_that_is_deleted_while_it_runs_is_forgotten(scripts: Workflo
     assert entries_of(scripts, doomed) == {}
 
 
+@pytest.mark.parametrize("slots", [1, 2])
 async def test_a_run_that_is_reset_while_it_runs_is_stopped_and_starts_again(
-    scripts: Workflow, fifo: Path, tmp_path: Path
+    scripts: Workflow, fifo: Path, tmp_path: Path, slots: int
 ) -> None:
-    script = f"echo >> {tmp_path}/starts; echo > {fifo}; read < {fifo}; echo >> {tmp_path}/ends"
-    async with launching(scripts, slots=2):
-        (run,) = create_tasks(scripts, label=script)
+    async with launching(scripts, slots=slots):
+        (run,) = create_tasks(scripts, label=stoppable(tmp_path, fifo))
         await read_line(fifo)
         set_state(scripts, run, "CREATED")
-        await read_line(fifo)
-        await release(fifo)
         (entries,) = await settled(scripts, run)
     assert entries["state"] == "FINISHED"
     assert "failure" not in entries
-    assert len((tmp_path / "starts").read_text()) == 2
-    assert len((tmp_path / "ends").read_text()) == 1
+    assert (tmp_path / "log").read_text().split() == ["start", "end", "start"]
+
+
+async def test_a_run_that_is_cleaned_by_force_is_stopped_and_starts_again(
+    scripts: Workflow, fifo: Path, tmp_path: Path
+) -> None:
+    async with launching(scripts, slots=2):
+        (run,) = create_tasks(scripts, label=stoppable(tmp_path, fifo))
+        await read_line(fifo)
+        await asyncio.to_thread(clean, scripts.mult, [number(run)], force=True)
+        (entries,) = await settled(scripts, run)
+    assert entries["state"] == "FINISHED"
+    assert (tmp_path / "log").read_text().split() == ["start", "end", "start"]
+
+
+async def test_a_run_that_is_reset_waits_until_its_job_has_ended_and_the_others_do_not(
+    scripts: Workflow,
+) -> None:
+    generator = Lingering()
+    async with launching(scripts, generator=generator):
+        (run,) = create_tasks(scripts, label="true")
+        first = await soon(generator.submitted.get())
+        set_state(scripts, run, "CREATED")
+        assert await soon(generator.cancelled.get()) == first
+        (other,) = create_tasks(scripts, study="add", label="true")
+        generator.ends.put_nowait(Ended(tag=await soon(generator.submitted.get()), exit_code=0))
+        await settled(scripts, other)
+        (other,) = create_tasks(scripts, label="true", n=2)
+        generator.ends.put_nowait(Ended(tag=await soon(generator.submitted.get()), exit_code=0))
+        await settled(scripts, other)
+        assert entries_of(scripts, run)["handle"]["tag"] == first
+        assert generator.submitted.empty()
+        generator.ends.put_nowait(Ended(tag=first, exit_code=0, reason="CANCELLED"))
+        second = await soon(generator.submitted.get())
+        generator.ends.put_nowait(Ended(tag=second, exit_code=0))
+        (entries,) = await settled(scripts, run)
+    assert first != second
+    assert entries["state"] == "FINISHED"
+    assert generator.cancelled.empty()
 
 
 # --------------------------------------------------------------------------- stopping
@@ -357,6 +393,30 @@ class Scripted(JobGenerator):
         for tag in tags:
             reason = None if self.end_before_cancel else "CANCELLED"
             self.ends.put_nowait(Ended(tag=tag, exit_code=0, reason=reason))
+
+
+class Lingering(Scripted):
+    """One whose jobs take their time to end after they were told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled: asyncio.Queue[str] = asyncio.Queue()
+
+    async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
+        for tag in tags:
+            self.cancelled.put_nowait(tag)
+
+
+async def test_a_job_that_has_not_ended_when_the_launcher_stops_is_left_to_the_next_one(
+    scripts: Workflow,
+) -> None:
+    generator = Lingering()
+    async with launching(scripts, generator=generator):
+        (run,) = create_tasks(scripts, label="true")
+        tag = await soon(generator.submitted.get())
+    assert generator.cancelled.get_nowait() == tag
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["handle"]["tag"]) == ("CREATED", tag)
 
 
 @pytest.mark.parametrize(("at_the_last_moment", "state"), [(True, "FINISHED"), (False, "CREATED")])

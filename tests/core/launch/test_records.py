@@ -157,6 +157,25 @@ def test_only_one_launcher_gets_a_run(scripts: Workflow, write: Write, launched:
     assert entries_of(scripts, run)["handle"]["tag"] == tag
 
 
+def test_a_run_with_an_earlier_execution_is_not_launched(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "CREATED")  # reset while its job is at work
+    assert write(launch(scripts, records.new_tags(scripts.mult, [run_id(run)]))) == NOTHING
+    assert entries_of(scripts, run)["handle"]["tag"] == tag
+
+
+def test_a_run_that_is_reset_before_a_generator_gets_it_is_launched(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "CREATED")  # and nobody knows what became of the commit
+    found, _ = write(launch(scripts, {run_id(run): tag}))
+    assert [launch.task.tag for launch in found] == [tag]
+    assert entries_of(scripts, run)["state"] == "launched"
+
+
 def test_a_run_that_was_deleted_is_not_launched(scripts: Workflow) -> None:
     study = scripts.mult.database
     found = transact("the test", lambda: launch(scripts, {10**6: "motoko-x"})(SessionRuns(study)))
@@ -215,8 +234,7 @@ def test_a_run_that_cannot_be_launched_fails_with_the_reason_and_the_others_do_n
     scripts: Workflow, write: Write
 ) -> None:
     bad, good = create_tasks(scripts, label=["true", "echo"])
-    # Its earlier job is still at work.
-    set_state(scripts, bad, "CREATED", nproc="many", handle='{"tag": "motoko-x"}')
+    set_state(scripts, bad, "CREATED", nproc="many")
     tags = records.new_tags(scripts.mult, map(run_id, (bad, good)))
     found, refused = write(launch(scripts, tags))
     assert [launch.task.task for launch in found] == [good]
@@ -258,3 +276,23 @@ def test_a_run_that_was_reset_while_it_was_executed_is_handed_back_as_it_is(
     entries = entries_of(scripts, run)
     assert entries["state"] == "CREATED"
     assert not {"handle", "cancel"} & entries.keys()
+
+
+def test_a_run_is_reset_and_keeps_the_handle_of_a_job_that_has_not_ended(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    write(lambda runs: records.reset(runs, {run_id(run): tag}))
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["handle"]["tag"]) == ("CREATED", tag)
+
+
+@pytest.mark.parametrize(("state", "cancel"), [("FINISHED", False), ("launched", True)])
+def test_a_run_that_is_over_or_cancelled_is_not_reset(
+    scripts: Workflow, write: Write, launched: tuple[str, str], state: str, cancel: bool
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, state, cancel=tag if cancel else None)
+    before = entries_of(scripts, run)
+    write(lambda runs: records.reset(runs, {run_id(run): tag}))
+    assert entries_of(scripts, run) == before

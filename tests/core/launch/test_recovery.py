@@ -26,7 +26,7 @@ from motoko_core.workflow import Workflow
 from motoko_plugins.generators._processes import processes_of
 from motoko_plugins.generators.bash import BashGenerator, BashOptions
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
-from tests.launching import SCRIPT, entries_of, launching, read_line, release, settled
+from tests.launching import SCRIPT, entries_of, launching, read_line, release, settled, stoppable
 
 LAUNCHER = """
 import os, sys
@@ -184,6 +184,35 @@ async def test_a_run_that_was_reset_while_no_launcher_was_there_is_executed_agai
         await release(fifo)
         await settled(scripts, orphan)
     assert len((tmp_path / "log").read_text()) == 2
+
+
+@pytest.mark.parametrize("state", ["FINISHED", "FORWARDED"])
+async def test_a_job_that_goes_on_after_its_run_is_over_is_followed(
+    scripts: Workflow, orphan: str, fifo: Path, tmp_path: Path, state: str
+) -> None:
+    set_state(scripts, orphan, state)
+    async with launching(scripts):
+        (other,) = create_tasks(scripts, label="true", n=2)
+        await settled(scripts, other)
+        assert entries_of(scripts, orphan)["handle"]
+        await release(fifo)
+        (entries,) = await settled(scripts, orphan)
+    assert (entries["state"], entries.get("failure")) == (state, None)
+    assert len((tmp_path / "log").read_text()) == 1
+
+
+async def test_a_run_that_was_reset_while_no_launcher_was_there_waits_until_its_job_has_ended(
+    scripts: Workflow, fifo: Path, tmp_path: Path
+) -> None:
+    (run,) = create_tasks(scripts, label=stoppable(tmp_path, fifo))
+    with other_launcher(scripts, "never") as process:
+        await read_line(fifo)
+        process.kill()
+    set_state(scripts, run, "CREATED")
+    async with launching(scripts):
+        (entries,) = await settled(scripts, run)
+    assert entries["state"] == "FINISHED"
+    assert (tmp_path / "log").read_text().split() == ["start", "end", "start"]
 
 
 async def test_a_job_is_followed_by_the_generator_that_has_got_it(
