@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.errors import MotokoError
+from motoko_core.interfaces import read_exit_record
+from motoko_core.launch.records import tag_of
 from motoko_core.lifecycle import runs_directory
 from motoko_core.session import Session, transact, use
 from motoko_core.states import ACTIVE, CREATED, TOBELAUNCHED
@@ -72,7 +74,7 @@ def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False,
     done = 0
     for begin in range(0, len(run_ids), _BATCH):
         batch = run_ids[begin : begin + _BATCH]
-        with _claimed(manager, () if delete else batch) as claimed:
+        with _claimed(manager, () if delete else batch, force) as claimed:
             directories = transact(f"clean {manager.study}", lambda b=batch, c=claimed: work(b, c))  # type: ignore[misc]
         if delete:
             # After the commit: a run that is there has its directory.
@@ -87,14 +89,17 @@ def _present(manager: TaskManager, run_ids: Iterable[int]) -> list[tuple[int, An
 
 
 @contextlib.contextmanager
-def _claimed(manager: TaskManager, run_ids: Sequence[int]) -> Iterator[frozenset[int]]:
+def _claimed(manager: TaskManager, run_ids: Sequence[int], force: bool) -> Iterator[frozenset[int]]:
     """Take those of the runs that wait out of the launchers' reach; they wait again after an error.
 
     A launcher that takes one at this moment has changed its state as well: one of the two comes too late.
     """
 
+    def waits(entries: Mapping[str, Any]) -> bool:
+        return entries.get("state") == CREATED and (force or not tag_of(entries))
+
     def claim() -> frozenset[int]:
-        waiting = {i: run for i, run in _present(manager, run_ids) if run.entries.get("state") == CREATED}
+        waiting = {i: run for i, run in _present(manager, run_ids) if waits(run.entries)}
         for run in waiting.values():
             run.entries["state"] = TOBELAUNCHED
         return frozenset(waiting)
@@ -113,19 +118,33 @@ def _claimed(manager: TaskManager, run_ids: Sequence[int]) -> Iterator[frozenset
 
 
 def _refuse(manager: TaskManager, runs: Sequence[tuple[int, Any]]) -> None:
-    busy, states = [], set()
+    busy, others = [], set()
     for run_id, run in runs:
-        state = run.entries.get("state") if run is not None else CREATED
+        if run is None:
+            continue
+        state = run.entries.get("state")
         if state in ACTIVE and state != CREATED:
             busy.append(f"{manager.study}.{run_id} ({state})")
-            states.add(state)
+            others.add(f"state != {state}")
+        elif _is_at_work(manager, run_id, run):
+            busy.append(f"{manager.study}.{run_id} ({state}, but its job has not ended)")
+            others.add(f"runs.id != {run_id}")
     if busy:
-        others = " and ".join(f"state != {state}" for state in sorted(states))
         raise MotokoError(
             f"these runs are being executed: {', '.join(busy)}",
-            hint=f"Wait for them, or leave them out with --constraints '{others}'. --force cleans them "
-            "all the same; their processes go on.",
+            hint="Wait until their launcher has heard of their ends, or leave them out with "
+            f"--constraints '{' and '.join(sorted(others))}'. --force cleans them all the same; their "
+            "processes go on.",
         )
+
+
+def _is_at_work(manager: TaskManager, run_id: int, run: Any) -> bool:
+    """Whether a job of a run may go on, although its state says that it is over or waits."""
+    tag = tag_of(run.entries)
+    if not tag or run.entries.get("state") == CREATED:
+        return bool(tag)  # a launcher executes it again as soon as the job has ended
+    record = read_exit_record(_directory(manager, run_id, run), tag)
+    return record is None or record.exit_code is None
 
 
 def _directory(manager: TaskManager, run_id: int, run: Any) -> Path:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from motoko_core import lifecycle
-from motoko_core.cleaning import clean
+from motoko_core.cleaning import clean, refuse_under_way
 from motoko_core.cli.main import main
+from motoko_core.errors import MotokoError
+from motoko_core.exit_record import exit_record_path
 from motoko_core.session import transact
 from motoko_core.workflow import Workflow
 from tests.core.cli.conftest import BUSY_SH, TIMEOUT_S, Tiny
@@ -73,6 +78,70 @@ def test_runs_that_are_being_executed_are_refused(tiny: Tiny) -> None:
         tiny.motoko("clean", "--delete", "--constraints", "state != launched")
         (tiny.path / "go").touch()
         assert process.wait(TIMEOUT_S) == 0
+
+
+ENDLESS_SH = """\
+#!/bin/bash
+python - <<'END'
+import BlackDynamite as BD
+run, job = BD.getRunFromScript()
+run.start()
+run.finish()
+END
+touch {directory}/busy
+while ! test -e {directory}/go; do sleep 0.05; done
+"""
+
+
+def test_a_run_whose_script_goes_on_after_it_has_finished_is_refused(tiny: Tiny) -> None:
+    tiny.write(launch=ENDLESS_SH)
+    with tiny.started("run", "-n", "a", "--count", "1") as process:
+        tiny.wait_for("busy")
+        refused = tiny.motoko("clean", code=1)
+        assert re.search(r"first\.1 \((FINISHED|FORWARDED), but its job has not ended\)", refused.stderr)
+        assert "--constraints 'runs.id != 1" in refused.stderr
+        assert directory(tiny, 1).is_dir()
+        (tiny.path / "go").touch()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_a_run_with_a_job_is_refused_until_that_has_ended(tiny: Tiny) -> None:
+    """In this process, because the database is looked at closely."""
+    workflow = Workflow(tiny.path / "motoko.yaml")
+    workflow.create(validated=True)
+    workflow.run_name = "a"
+    manager = workflow.task_managers["first"]
+    transact("create", lambda: manager.createTask(x=1) and None)
+    directory(tiny, 1).mkdir(parents=True)
+    handle = json.dumps({"tag": "motoko-first-1"})
+
+    def change(**entries: Any) -> None:
+        transact("the test", lambda: manager.run(1).entries.update(entries))
+
+    def look() -> dict[str, Any]:
+        return transact("the test", lambda: dict(manager.run(1).entries))
+
+    for state in ("CREATED", "FINISHED"):  # one that was reset while its job was at work, and one that is over
+        change(state=state, handle=handle)
+        words = rf"first\.1 \({state}, but its job has not ended\)"
+        with pytest.raises(MotokoError, match=words) as raised:
+            clean(manager, [1])
+        assert "--constraints 'runs.id != 1'" in str(raised.value)
+        with pytest.raises(MotokoError):
+            refuse_under_way(manager, [1])
+        assert (look()["state"], look()["handle"]) == (state, handle)
+    assert directory(tiny, 1).is_dir()
+
+    record = exit_record_path(directory(tiny, 1), "motoko-first-1")
+    record.write_text("started a-machine:bash:1\nended 0\n")  # no launcher has heard of it yet
+    assert clean(manager, [1]) == 1
+    assert not directory(tiny, 1).exists()
+    for state in ("CREATED", "FINISHED"):
+        change(state=state, handle=handle)
+        assert clean(manager, [1], force=True) == 1
+        assert look()["state"] == "CREATED"
+        assert "handle" not in look()
+    lifecycle.disconnect(workflow)
 
 
 def test_force_and_what_an_execution_has_left(tiny: Tiny) -> None:
