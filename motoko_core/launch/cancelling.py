@@ -119,15 +119,17 @@ def _request(manager: TaskManager, run_ids: Sequence[int]) -> dict[int, str | No
         entries, tag = run.entries, records.handle_of(run.entries).get("tag")
         failure = entries.get("failure") or {}
         state = entries.get("state")
-        if state in (CREATED, None):
+        waits = state in (CREATED, None)
+        if waits:
             records.cancel(run)
             entries.pop("not_before", None)
-            found[run_id] = CANCELLED
-        elif tag:
-            # Also if its script has said how it ended: the job is still there.
+        if tag:
+            # Also if it was reset, or its script has said how it ended: the job is still there.
             if entries.get(records.CANCEL) != tag:
                 entries[records.CANCEL] = tag
             found[run_id] = None
+        elif waits:
+            found[run_id] = CANCELLED
         elif is_active(state):
             found[run_id] = _STRANGER
         else:

@@ -82,6 +82,25 @@ async def test_a_job_without_a_launcher_is_stopped_with_its_children(scripts: Wo
     assert holder(scripts.mult.launcher_lock) is None
 
 
+async def test_a_run_that_was_reset_is_cancelled_with_the_job_that_it_still_has(
+    scripts: Workflow, fifo: Path, tmp_path: Path
+) -> None:
+    script = f"trap 'touch {tmp_path}/end; exit 0' TERM; echo > {fifo}; sleep 1000 & wait"
+    run = await left_behind(scripts, fifo, script)
+    set_state(scripts, run, "CREATED")
+    cancelling = cancellation(scripts, run)
+    cancelling.ask()
+    assert not cancelling.is_done
+    assert entries_of(scripts, run)["failure"]["reason"] == "CANCELLED"  # no launcher takes it
+    assert not (tmp_path / "end").exists()
+    cancelling = await cancel(scripts, run)
+    assert (cancelling.cancelled, cancelling.ended) == (1, 0)
+    assert (tmp_path / "end").exists()
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "CANCELLED")
+    assert not {"handle", CANCEL} & entries.keys()
+
+
 async def test_the_launcher_that_has_a_job_in_hand_stops_it(scripts: Workflow, fifo: Path) -> None:
     (run,) = create_tasks(scripts, label=f"echo > {fifo}; sleep 1000")
     async with launching(scripts):

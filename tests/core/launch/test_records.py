@@ -296,3 +296,15 @@ def test_a_run_that_is_over_or_cancelled_is_not_reset(
     before = entries_of(scripts, run)
     write(lambda runs: records.reset(runs, {run_id(run): tag}))
     assert entries_of(scripts, run) == before
+
+
+@pytest.mark.parametrize("exit_code", [0, 1])
+def test_a_run_that_was_reset_and_cancelled_stays_cancelled_however_its_job_ends(
+    scripts: Workflow, write: Write, launched: tuple[str, str], exit_code: int
+) -> None:
+    run, tag = launched
+    failure = {"reason": "CANCELLED", "exit_code": None, "attempt": 1, "stderr": ""}
+    set_state(scripts, run, "FAILED", cancel=tag, failure=failure)
+    write(lambda runs: records.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["failure"]) == ("FAILED", failure)
