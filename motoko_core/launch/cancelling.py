@@ -104,8 +104,8 @@ class Cancellation:
 
 def is_under_way(row: Mapping[str, Any]) -> bool:
     """Whether a launcher has a run in hand, or has still to write how it ended."""
-    state = row.get("state")
-    return (is_active(state) and state not in (CREATED, None)) or bool(row.get(records.HANDLE))
+    state = records.state_of(row)
+    return (is_active(state) and state not in (CREATED, None)) or bool(records.tag_of(row))
 
 
 _STRANGER = "STRANGER"
@@ -116,9 +116,8 @@ def _request(manager: TaskManager, run_ids: Sequence[int]) -> dict[int, str | No
     """Cancel runs, or ask for it: run id -> CANCELLED, ENDED or STRANGER; None: a launcher has been asked."""
     found: dict[int, str | None] = dict.fromkeys(run_ids, _ENDED)  # those that were deleted
     for run_id, run in SessionRuns(manager.database).get(run_ids):
-        entries, tag = run.entries, records.handle_of(run.entries).get("tag")
-        failure = entries.get("failure") or {}
-        state = entries.get("state")
+        entries, tag = run.entries, records.tag_of(run.entries)
+        failure, state = records.failure_of(entries), records.state_of(entries)
         waits = state in (CREATED, None)
         if waits:
             records.cancel(run)

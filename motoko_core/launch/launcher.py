@@ -246,7 +246,7 @@ class Launcher:
             try:
                 records.prepare(launch)
                 batch.append(launch)
-            except (MotokoError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - a name that cannot be encoded, say
                 answers.append(Submitted(tag=launch.task.tag, error=str(error)))
         if batch:
             tasks = [launch.task for launch in batch]

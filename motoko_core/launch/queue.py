@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from motoko_core.interfaces import RunChange
     from motoko_core.task_manager import TaskManager
 
+#: Seconds since 1970 that nobody lives to see; an ``int`` may be too large for a ``float``.
+_FAR = 1e18
+
 
 class WaitingRuns:
     """CREATED runs of a study that this machine may execute, oldest first, kept current from the feed.
@@ -112,8 +115,11 @@ class WaitingRuns:
 
 
 def _due(row: Mapping[str, Any]) -> float:
+    """``not_before`` of a run; nonsense counts as no time."""
     due = row.get("not_before")
-    return float(due) if isinstance(due, (int, float)) else 0.0
+    if not isinstance(due, (int, float)):
+        return 0.0
+    return float(min(max(0.0, due), _FAR))  # in this order, what is not a number becomes 0
 
 
 def processors(row: Mapping[str, Any]) -> int:

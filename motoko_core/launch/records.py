@@ -11,19 +11,23 @@ import importlib.metadata
 import json
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import BlackDynamite
+from ZODB.POSException import POSError
 
 from motoko_core.errors import MotokoError, TaskError
 from motoko_core.interfaces import Ended, LaunchTask
 from motoko_core.launch import workspace
 from motoko_core.lifecycle import runs_directory
 from motoko_core.states import CREATED, FAILED, FINISHED, is_active, is_failure
+from motoko_core.study.plain_objects import Unexpected
 
 if TYPE_CHECKING:
     from motoko_core.launch.service import Service
@@ -64,9 +68,33 @@ def new_tags(manager: TaskManager, run_ids: Iterable[int]) -> dict[int, str]:
 
 
 def handle_of(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """``tag``, ``generator`` (its name) and ``data`` that it has given; empty if no launcher has the run."""
+    """``tag``, ``generator`` (its name) and ``data`` that it has given; empty if no launcher has the run.
+
+    What no launcher has written is no handle.
+    """
     text = entries.get(HANDLE)
-    return dict(json.loads(text)) if text else {}
+    if not text or not isinstance(text, str):
+        return {}
+    try:
+        handle = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(handle, dict) or not handle.get("tag"):
+        return {}
+    kinds = {"tag": str, "generator": (str, NoneType), "data": (dict, NoneType)}
+    return handle if all(isinstance(handle.get(name), kind) for name, kind in kinds.items()) else {}  # type: ignore[arg-type]
+
+
+def state_of(entries: Mapping[str, Any]) -> str | None:
+    """The state of a run; one that is no text counts as a state that user code has set."""
+    state = entries.get("state")
+    return state if state is None or isinstance(state, str) else repr(state)
+
+
+def failure_of(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was told of a run's latest failure; a study may have a parameter of this name."""
+    failure = entries.get("failure")
+    return failure if isinstance(failure, Mapping) else {}
 
 
 def _with_data(run: Run, data: Mapping[str, Any]) -> str:
@@ -121,16 +149,16 @@ def launch(
     generator = service.generator
     requirements = runs.add_file("requirements.txt", _requirements())
     directory = runs_directory(manager)
-    found, refused = [], {}
+    found, refused = [], dict[int, str]()
     for run_id, run in runs.get(tags):
         tag, entries = tags[run_id], run.entries
-        if entries.get("state") == CREATED:
+        if state_of(entries) == CREATED:
             if _tag(run) == tag:  # it was ours already, and was reset before a generator got it
                 entries.pop(HANDLE)
             if _tag(run):
                 continue
             entries.pop(CANCEL, None)  # of an earlier execution
-        elif entries.get("state") != generator.launched_state or _tag(run) != tag:
+        elif state_of(entries) != generator.launched_state or _tag(run) != tag:
             continue  # somebody else has taken it, or it was cancelled
         elif entries.get(CANCEL) == tag:  # it is ours already, and no generator has got it
             entries.pop(HANDLE)
@@ -145,13 +173,18 @@ def launch(
                 "python_requirements": requirements,
             }
         )
-        try:
+        with apart(run_id, refused):
+            if entries.get(HANDLE) and not _tag(run):
+                raise TaskError(
+                    f"{manager.study}.{run_id} has an entry {HANDLE!r} that no launcher has written",
+                    hint="Motoko keeps there what finds the run's job. Give a parameter another name.",
+                )
             task = task_of(manager, runs, run_id, run, tag, service.settings)
             found.append((run, task, *_files_of(manager, runs, task, run.configfiles)))
-        except MotokoError as error:
-            refused[run_id] = str(error)
-            entries.pop(HANDLE, None)  # ours, if this is done again
-            _fail(run, "SUBMIT", None, str(error))
+        if run_id in refused:
+            if _tag(run):
+                entries.pop(HANDLE)  # ours: this is done again
+            _fail(run, "SUBMIT", None, refused[run_id])
     intents = generator.intents([task for _, task, _, _ in found])
     launched = []
     for (run, task, files, script), intent in zip(found, intents, strict=True):
@@ -161,9 +194,25 @@ def launch(
     return launched, refused
 
 
+@contextmanager
+def apart(run_id: int, odd: dict[int, str]) -> Iterator[None]:
+    """Whatever is odd about one run concerns that run alone; trouble with the database concerns all.
+
+    :param odd: gets what is wrong with the run.
+    """
+    try:
+        yield
+    except (POSError, Unexpected, OSError):
+        raise
+    except MotokoError as error:
+        odd[run_id] = str(error)
+    except Exception as error:  # noqa: BLE001 - scripts and users may store anything
+        odd[run_id] = f"{type(error).__name__}: {error}"
+
+
 def waiting(runs: Runs, run_ids: Iterable[int]) -> list[int]:
     """Those of some runs that are to be executed, now or when their earlier execution has ended."""
-    return [run_id for run_id, run in runs.get(run_ids) if run.entries.get("state") == CREATED]
+    return [run_id for run_id, run in runs.get(run_ids) if state_of(run.entries) == CREATED]
 
 
 def task_of(
@@ -181,19 +230,39 @@ def task_of(
         raise TaskError(
             f"{reference} has no script to execute", hint="BlackDynamite sets it with run.setExecFile."
         )
-    nproc = entries.get("nproc") or 1
-    if not isinstance(nproc, int):
-        raise TaskError(f"nproc of {reference} is {nproc!r}, not a whole number")
+    nproc = 1 if entries.get("nproc") is None else entries["nproc"]
+    if not isinstance(nproc, int) or nproc < 1:
+        raise TaskError(f"nproc of {reference} is {nproc!r}, not a whole number above 0")
+    run_name = str(entries.get("run_name"))
+    if "\0" in run_name:
+        raise TaskError(f"run_name of {reference} is {run_name!r}, which no file can have in its name")
     return LaunchTask(
         tag=tag,
         task=reference,
         run_id=run_id,
-        run_name=str(entries.get("run_name")),
+        run_name=run_name,
         directory=Path(entries.get("run_path") or run_directory(manager, run_id)),
         script=file.name,
         nproc=nproc,
         options=_values(run),
         settings=settings,
+    )
+
+
+def task_in_hand(manager: TaskManager, runs: Runs, run_id: int, run: Run, tag: str) -> LaunchTask:
+    """What follows and stops the job of a run, also if the run's entries have become odd since it began."""
+    odd: dict[int, str] = {}
+    with apart(run_id, odd):
+        return task_of(manager, runs, run_id, run, tag)
+    path = run.entries.get("run_path")
+    return LaunchTask(
+        tag=tag,
+        task=f"{manager.study}.{run_id}",
+        run_id=run_id,
+        run_name=str(run_id),
+        directory=Path(path) if path and isinstance(path, str) else run_directory(manager, run_id),
+        script="",
+        options=_values(run),
     )
 
 
@@ -255,7 +324,7 @@ def hand_back(runs: Runs, tags: Mapping[int, str]) -> None:
             continue  # somebody has reset the run meanwhile
         run.entries.pop(HANDLE)
         is_marked = run.entries.pop(CANCEL, None) == tags[run_id]
-        state = run.entries.get("state")
+        state = state_of(run.entries)
         if state == CREATED or not is_active(state):
             continue
         if is_marked:
@@ -270,7 +339,7 @@ def reset(runs: Runs, tags: Mapping[int, str]) -> None:
         entries = run.entries
         if _tag(run) != tags[run_id] or entries.get(CANCEL) == tags[run_id]:
             continue
-        if is_active(entries.get("state")):
+        if is_active(state_of(entries)):
             entries.update({"state": CREATED, "start_time": None})
 
 
@@ -280,7 +349,7 @@ def cancel(run: Run) -> None:
 
 
 def _is_cancelled(run: Run) -> bool:
-    return is_failure(run.entries.get("state")) and _failure(run).get("reason") == "CANCELLED"
+    return is_failure(state_of(run.entries)) and failure_of(run.entries).get("reason") == "CANCELLED"
 
 
 def told(ended: Ended, task: LaunchTask) -> str:
@@ -303,13 +372,13 @@ def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
             continue  # as above
         entries.pop(HANDLE)
         is_marked = entries.pop(CANCEL, None) == ended.tag
-        if entries.get("state") == CREATED:
+        if state_of(entries) == CREATED:
             continue  # it was reset while it was executed: this end says nothing of the next execution
         if is_marked and _is_cancelled(run):
             continue  # it was reset, and cancelled then: what its job did is of no interest
-        if ended.is_good and is_active(entries.get("state")):
+        if ended.is_good and is_active(state_of(entries)):
             entries["state"] = FINISHED
-        if is_active(entries.get("state")) or is_failure(entries.get("state")):
+        if is_active(state_of(entries)) or is_failure(state_of(entries)):
             reason = ended.reason or ("SIGNAL" if (ended.exit_code or 0) < 0 else "EXIT_CODE")
             _fail(run, reason, ended.exit_code, stderr)
 
@@ -317,11 +386,7 @@ def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
 def _fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
     """Write why a run failed; a failure that its script has named stays."""
     entries = run.entries
-    if not is_failure(entries.get("state")):
+    if not is_failure(state_of(entries)):
         entries["state"] = FAILED
-    attempt = _failure(run).get("attempt", 1)
+    attempt = failure_of(run.entries).get("attempt", 1)
     entries["failure"] = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}
-
-
-def _failure(run: Run) -> Mapping[str, Any]:
-    return run.entries.get("failure") or {}

@@ -14,6 +14,7 @@ from motoko_core.interfaces import LaunchTask
 from motoko_core.launch import records
 from motoko_core.launch.service import InHand, Service
 from motoko_core.launch.writing import Writer
+from motoko_core.states import CREATED, is_active
 
 if TYPE_CHECKING:
     from motoko_core.study.runs import Runs
@@ -35,9 +36,7 @@ async def recover(
 
     :param other: makes the service for jobs that another generator has got; motoko.yaml was changed since.
     """
-    index = manager.database.index
-    with index.lock:
-        ids = sorted(run_id for run_id in index.rows if index.rows.value(run_id, records.HANDLE))
+    ids = _with_handles(manager)
     tasks, never = await writer.write(manager, "look", partial(look, manager, ids))
     for name, some in by_generator(tasks, service.name).items():
         try:
@@ -63,6 +62,24 @@ async def recover(
         await writer.write(manager, "hand back", partial(records.hand_back, tags=never))
 
 
+def _with_handles(manager: TaskManager) -> list[int]:
+    """The runs that a launcher has had in hand; of the others with such an entry is told."""
+    index, ids, foreign = manager.database.index, [], []
+    with index.lock:
+        for run_id in sorted(index.rows):
+            if not index.rows.value(run_id, records.HANDLE):
+                continue
+            row = index.rows[run_id]
+            if records.tag_of(row):
+                ids.append(run_id)
+            elif is_active(records.state_of(row)) and row.get("state") != CREATED:  # those are launched
+                foreign.append(f"{manager.study}.{run_id}")
+    if foreign:
+        what = f"no launcher has written their entry {records.HANDLE!r}"
+        logger.warning("%s are left as they are: %s", ", ".join(foreign[:5]), what)
+    return ids
+
+
 def by_generator(tasks: Iterable[LaunchTask], default: str) -> dict[str, list[LaunchTask]]:
     """Tasks by the name of the generator that has got them.
 
@@ -81,14 +98,9 @@ def with_settings(tasks: Iterable[LaunchTask], service: Service) -> list[LaunchT
 
 
 def look(manager: TaskManager, run_ids: Iterable[int], runs: Runs) -> tuple[list[LaunchTask], dict[int, str]]:
-    """The tasks of runs that a launcher has in hand; run id -> tag of those that lack something.
+    """The tasks of runs that a launcher has in hand, without settings yet.
 
-    The tasks have no settings yet. What is wrong with the others is said when they are launched.
+    :return: and run id -> tag of those that never began: none, as far as the entries can tell.
     """
-    tasks, wrong = [], {}
-    for run_id, run, tag in records.in_hand(runs, run_ids):
-        try:
-            tasks.append(records.task_of(manager, runs, run_id, run, tag))
-        except MotokoError:
-            wrong[run_id] = tag
-    return tasks, wrong
+    found = records.in_hand(runs, run_ids)
+    return [records.task_in_hand(manager, runs, run_id, run, tag) for run_id, run, tag in found], {}

@@ -121,7 +121,7 @@ def test_a_run_with_a_job_is_refused_until_that_has_ended(tiny: Tiny) -> None:
     def look() -> dict[str, Any]:
         return transact("the test", lambda: dict(manager.run(1).entries))
 
-    for state in ("CREATED", "FINISHED"):  # one that was reset while its job was at work, and one that is over
+    for state in ("CREATED", "FINISHED"):  # it was reset while its job was at work, or is over
         change(state=state, handle=handle)
         words = rf"first\.1 \({state}, but its job has not ended\)"
         with pytest.raises(MotokoError, match=words) as raised:

@@ -224,18 +224,20 @@ async def test_200_runs_are_executed_once_each(scripts: Workflow, tmp_path: Path
 
 
 async def test_what_cannot_be_launched_fails_alone(scripts: Workflow, launch_directory: Path) -> None:
-    unwritable, no_script, no_job, odd, good = create_tasks(scripts, label="true", n=list(range(5)))
+    unwritable, no_script, no_job, other, odd, good = create_tasks(scripts, label="true", n=list(range(6)))
     blocked = launch_directory / "mult" / "BD-mult-runs" / f"run-{unwritable.rpartition('.')[2]}"
     blocked.parent.mkdir(exist_ok=True)
     blocked.write_text("a file where the run directory has to be")
     set_state(scripts, no_script, "CREATED", exec=None)
     set_state(scripts, no_job, "CREATED", job_id=987654)
+    set_state(scripts, other, "CREATED", job_id="no number")
     set_state(scripts, odd, "CREATED", nproc="many")
     async with launching(scripts):
-        bad = await settled(scripts, unwritable, no_script, no_job, odd)
+        bad = await settled(scripts, unwritable, no_script, no_job, other, odd)
         (fine,) = await settled(scripts, good)
     blocked.unlink()
-    for entries, words in zip(bad, ["File exists", "no script", "987654", "'many'"], strict=True):
+    told = ["File exists", "no script", "987654", "TypeError", "'many'"]
+    for entries, words in zip(bad, told, strict=True):
         assert entries["state"] == "FAILED"
         assert entries["failure"]["reason"] == "SUBMIT"
         assert entries["failure"]["exit_code"] is None

@@ -11,8 +11,8 @@ from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.service import Service
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator, BashOptions
-from tests.conftest import create_tasks
-from tests.launching import launching, read_line, release, settled
+from tests.conftest import create_tasks, set_state
+from tests.launching import entries_of, launching, read_line, release, settled
 
 COUNTED = "echo 1 >> {log}; true; true; echo -1 >> {log}"
 
@@ -76,3 +76,28 @@ async def test_task_managers_may_have_different_generators(scripts: Workflow, fi
         assert entries["failure"]["exit_code"] == 4
         await release(fifo)
         await settled(scripts, held)
+
+
+@pytest.mark.parametrize("nproc", [0, -5])
+async def test_a_run_that_asks_for_no_processors_does_not_make_room_for_others(
+    scripts: Workflow, tmp_path: Path, nproc: int
+) -> None:
+    log = tmp_path / "log"
+    (odd,) = create_tasks(scripts, label="true", run_params={"nproc": nproc})
+    async with launching(scripts, slots=8) as launcher:
+        limited(launcher, scripts, slots=1)
+        runs = create_tasks(scripts, label=COUNTED.format(log=log), n=list(range(8)))
+        (entries, *_) = await settled(scripts, odd, *runs)
+    assert entries["failure"]["reason"] == "SUBMIT"
+    assert most_at_a_time(log) == 1
+
+
+@pytest.mark.parametrize("not_before", [float("nan"), "soon", -(10**400)])
+async def test_a_time_that_is_none_holds_up_nobody(scripts: Workflow, not_before: object) -> None:
+    (odd, never) = create_tasks(scripts, label="true", n=[1, 2])
+    set_state(scripts, odd, "CREATED", not_before=not_before)
+    set_state(scripts, never, "CREATED", not_before=10**400)
+    async with launching(scripts):
+        (entries,) = await settled(scripts, odd)
+    assert entries["state"] == "FINISHED"
+    assert entries_of(scripts, never)["state"] == "CREATED"

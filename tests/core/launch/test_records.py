@@ -16,7 +16,7 @@ import pytest
 
 from motoko_core import lifecycle
 from motoko_core.interfaces import Ended
-from motoko_core.launch import records
+from motoko_core.launch import records, recovery
 from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.study.direct_runs import DirectRuns
@@ -238,7 +238,7 @@ def test_a_run_that_cannot_be_launched_fails_with_the_reason_and_the_others_do_n
     tags = records.new_tags(scripts.mult, map(run_id, (bad, good)))
     found, refused = write(launch(scripts, tags))
     assert [launch.task.task for launch in found] == [good]
-    assert refused == {run_id(bad): f"nproc of {bad} is 'many', not a whole number"}
+    assert refused == {run_id(bad): f"nproc of {bad} is 'many', not a whole number above 0"}
     entries = entries_of(scripts, bad)
     assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "SUBMIT")
     assert entries["failure"]["stderr"] == refused[run_id(bad)]
@@ -308,3 +308,79 @@ def test_a_run_that_was_reset_and_cancelled_stays_cancelled_however_its_job_ends
     write(lambda runs: records.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
     entries = entries_of(scripts, run)
     assert (entries["state"], entries["failure"]) == ("FAILED", failure)
+
+
+# --------------------------------------------------------------------------- entries that anybody may write
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("ductile", "[1]", "{}", '{"tag": 5}', '{"tag": "motoko-x", "generator": []}'),
+        *('{"tag": "motoko-x", "data": [1]}', "[" * 100_000, 5, {"tag": "motoko-x"}),
+    ],
+)
+def test_a_handle_that_no_launcher_has_written_is_none(text: object) -> None:
+    assert records.handle_of({"handle": text}) == {}
+    assert records.tag_of({"handle": text}) == ""
+
+
+ODD: list[tuple[dict[str, object], str]] = [
+    ({"handle": "ductile"}, "an entry 'handle' that no launcher has written"),
+    ({"exec": ["a"]}, "TypeError: "),
+    ({"nproc": 0}, "0, not a whole number above 0"),
+    ({"nproc": -5}, "-5, not a whole number above 0"),
+    ({"run_name": "a\0b"}, "'a\\x00b', which no file can have in its name"),
+    ({"failure": "ductile", "nproc": "many"}, "'many'"),
+]
+
+
+@pytest.mark.parametrize(("entries", "words"), ODD)
+def test_a_run_with_odd_entries_fails_and_the_others_do_not(
+    scripts: Workflow, write: Write, entries: dict[str, object], words: str
+) -> None:
+    bad, good = create_tasks(scripts, label=["true", "echo"])
+    set_state(scripts, bad, "CREATED", **entries)
+    found, refused = write(launch(scripts, records.new_tags(scripts.mult, map(run_id, (bad, good)))))
+    assert [launch.task.task for launch in found] == [good]
+    assert words in refused[run_id(bad)]
+    failed = stored_entries(scripts, bad)
+    assert (failed["state"], failed["failure"]["reason"]) == ("FAILED", "SUBMIT")
+    assert failed.get("handle") == entries.get("handle")  # what is the user's stays
+
+
+def stored_entries(workflow: Workflow, reference: str) -> dict[str, Any]:
+    """As they are; ``entries_of`` reads a handle."""
+
+    def look() -> dict[str, Any]:
+        return dict(workflow.mult.base._get_runs().entries[run_id(reference)].entries)
+
+    return transact("the test", look)
+
+
+@pytest.mark.parametrize("entries", [{"exec": ["a"]}, {"nproc": "many", "run_path": 5}, {"run_name": "a\0"}])
+def test_a_job_is_followed_whatever_has_become_of_its_run_since(
+    scripts: Workflow, write: Write, launched: tuple[str, str], entries: dict[str, object]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "launched", **entries)
+    tasks, never = write(lambda runs: recovery.look(scripts.mult, [run_id(run)], runs))
+    assert [(task.tag, task.run_id) for task in tasks] == [(tag, run_id(run))]
+    assert tasks[0].directory == records.run_directory(scripts.mult, run_id(run))
+    assert never == {}
+
+
+@pytest.mark.parametrize("entries", [{"failure": "ductile"}, {"state": ["odd"]}])
+def test_the_end_of_a_run_with_odd_entries_is_written(
+    scripts: Workflow, write: Write, launched: tuple[str, str], entries: dict[str, Any]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, **{"state": "launched", **entries})
+    write(lambda runs: records.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=3), "oh")}))
+    after = stored_entries(scripts, run)
+    assert "handle" not in after
+    if "failure" in entries:
+        assert (after["state"], after["failure"]["exit_code"]) == ("FAILED", 3)
+    else:
+        assert after["state"] == entries["state"]
+        set_state(scripts, run, "RETIRED")

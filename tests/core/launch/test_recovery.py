@@ -265,6 +265,17 @@ class Forgetful(BashGenerator):
         return set()
 
 
+async def test_an_entry_that_looks_like_a_handle_and_is_none_stops_nobody(
+    scripts: Workflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    (odd,) = create_tasks(scripts, label="true")
+    set_state(scripts, odd, "launched", handle="ductile")
+    async with launching(scripts):
+        (other,) = create_tasks(scripts, label="true", n=2)
+        await settled(scripts, other)
+    assert f"{odd} are left as they are: no launcher has written their entry 'handle'" in caplog.text
+
+
 async def test_runs_of_other_launchers_are_left_alone(scripts: Workflow) -> None:
     (foreign,) = create_tasks(scripts, label="true")
     set_state(scripts, foreign, "START")  # BlackDynamite's own launch_daemon keeps no handle
