@@ -40,11 +40,29 @@ def processes_of(tags: Collection[str]) -> dict[str, list[int]]:
 
 
 def groups_of(tags: Collection[str]) -> set[int]:
-    """The process groups of some jobs: a program can have left the one that its job has begun with."""
+    """The process groups of some jobs: a program can have left the one that its job has begun with.
+
+    What a job's processes have started belongs to it as well, whatever it has in its environment.
+    """
+    pids = {pid for pids in processes_of(tags).values() for pid in pids}
     found = set()
-    for pid in (pid for pids in processes_of(tags).values() for pid in pids):
+    for pid in pids | _descendants(pids):
         with suppress(OSError):
             found.add(os.getpgid(pid))
+    return found
+
+
+def _descendants(pids: Collection[int]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for pid in psutil.pids() if pids else ():
+        with suppress(psutil.Error):
+            children.setdefault(psutil.Process(pid).ppid(), []).append(pid)
+    found: set[int] = set()
+    left = list(pids)
+    while left:
+        new = set(children.get(left.pop(), ())) - found
+        found |= new
+        left += new
     return found
 
 

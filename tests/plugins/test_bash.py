@@ -174,10 +174,11 @@ async def test_a_child_may_tidy_up_after_its_shell_has_gone(
     assert await next_ends(generator, 1) == [Ended(tag=task.tag, exit_code=-15, reason="CANCELLED")]
 
 
+@pytest.mark.parametrize("own", ["setsid", "env -i setsid"])
 async def test_cancelling_reaches_programs_in_sessions_of_their_own(
-    generator: BashGenerator, tmp_path: Path, fifo: Path
+    generator: BashGenerator, tmp_path: Path, fifo: Path, own: str
 ) -> None:
-    task = make_task(tmp_path, f"setsid sleep 1000 & echo $! > {fifo}; wait")
+    task = make_task(tmp_path, f"{own} sh -c 'echo $$ > {fifo}; exec sleep 1000' & wait")
     await generator.submit([task])
     child = psutil.Process(int(await read_line(fifo)))
     await generator.cancel([task.tag])
