@@ -16,19 +16,19 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from ZEO.Exceptions import ClientDisconnected
 
-from motoko_core.errors import MotokoError
+from motoko_core.errors import DatabaseFault, MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
 from motoko_core.launch import records
 from motoko_core.launch.pace import Pace
 from motoko_core.launch.queue import WaitingRuns
 from motoko_core.launch.recovery import OtherService, recover
 from motoko_core.launch.service import InHand, Service
-from motoko_core.launch.writing import Writer
+from motoko_core.launch.writing import Turns, Writer
 from motoko_core.states import CREATED, is_active
 from motoko_core.study.changes import Batch, Changes
 from motoko_core.study.feed import ChangeFeed, feed_of, fill_indexes
@@ -45,6 +45,10 @@ _BATCH = 500
 _SAFETY_S = 10.0
 #: How long a script may go on after it has said how its run ended, when the launcher is stopped.
 _GRACE_S = 5.0
+#: How long the other studies wait for one whose server does not let it go on: in a round, and when the
+#: launcher starts or stops. (What is at work is to be known before anything is launched.)
+_PATIENCE_S = 0.5
+_RECOVERY_PATIENCE_S = 10.0
 
 
 class Launcher:
@@ -84,6 +88,7 @@ class Launcher:
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self._writer = Writer(self._stop)
+        self._turns = Turns(self._stop, self._wake.set)
 
     async def run(self) -> None:
         """Work until :meth:`stop` is called.
@@ -99,15 +104,12 @@ class Launcher:
             try:
                 for manager, service in self.services.items():
                     self._hear_of(service.generator)
-                    await recover(manager, service, self._other_service, self._in_hand, self._writer)
+                    await self._turns.take(manager, self._recover(manager, service), _RECOVERY_PATIENCE_S)
                 await self._work()
                 await self._finish()
-            except ClientDisconnected:
-                if not self._stopping:
-                    raise
-                logger.warning("a server does not answer; the next launcher finds out how the jobs ended")
             finally:
-                tasks = {*self._listeners.values(), *self._cancelling}
+                tasks: set[asyncio.Future[Any]] = {*self._listeners.values(), *self._cancelling}
+                tasks.update(self._turns.tasks())
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
@@ -140,9 +142,15 @@ class Launcher:
     async def _work(self) -> None:
         while not self._stopping:
             self._pace.begin()
+            self._turns.take_back()
             self._take_in()
             ended = sum(map(len, self._ends.values()))
-            busy = [manager for manager in self.managers if await self._round(manager)]
+            busy = [
+                manager
+                for manager in self.managers
+                if manager not in self._turns
+                and await self._turns.take(manager, self._round(manager), _PATIENCE_S)
+            ]
             # The others are asked first next time: one study's runs do not take every free processor.
             self.managers.sort(key=busy.__contains__)
             if busy:
@@ -150,7 +158,7 @@ class Launcher:
                 if window_s:
                     with suppress(asyncio.TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), window_s)
-            elif not any(self._ends.values()):
+            elif not any(ends for manager, ends in self._ends.items() if manager not in self._turns):
                 await self._sleep()
             for listener in self._listeners.values():
                 if listener.done():
@@ -158,6 +166,7 @@ class Launcher:
                     raise MotokoError("the generator stopped telling which jobs end")
 
     async def _finish(self) -> None:
+        await self._turns.end(_RECOVERY_PATIENCE_S)
         await self._hear()
         await self._settle()
         if not self.keep_jobs:
@@ -178,7 +187,8 @@ class Launcher:
     async def _sleep(self) -> None:
         waker = asyncio.create_task(self._wake.wait())
         try:
-            timeout = min(_SAFETY_S, *(waiting.due_in_s() for waiting in self._waiting.values()))
+            due = [w.due_in_s() for manager, w in self._waiting.items() if manager not in self._turns]
+            timeout = min([_SAFETY_S, *due])
             done, _ = await asyncio.wait(
                 {waker, *self._listeners.values()}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
@@ -201,6 +211,11 @@ class Launcher:
             await asyncio.sleep(0)
 
     # ------------------------------------------------------------------ rounds
+
+    async def _recover(self, manager: TaskManager, service: Service) -> bool:
+        await recover(manager, service, self._other_service, self._in_hand, self._writer)
+        self._changes[manager].put(rescan=True)  # what is in hand now may be unwanted
+        return True
 
     async def _round(self, manager: TaskManager) -> bool:
         """Do what there is to do for one study, in one commit; answer whether there was anything."""
@@ -311,11 +326,20 @@ class Launcher:
             logger.info("done: %s", ", ".join(good))
         return found
 
+    async def _write_last(self, manager: TaskManager, what: str, work: Callable[[Runs], None]) -> None:
+        """Write when the launcher is to stop; one study that cannot be written keeps none of the others."""
+        if manager in self._turns.given_up:
+            return
+        try:
+            await self._writer.write(manager, what, work)
+        except (ClientDisconnected, DatabaseFault) as error:
+            self._turns.give_up(manager, error)
+
     async def _settle(self) -> None:
         """Write the ends that the generators have told, in one transaction per study."""
         for manager in self.managers:
             if found := self._ends_of(manager):
-                await self._writer.write(manager, "settle", partial(records.settle, ends=found))
+                await self._write_last(manager, "settle", partial(records.settle, ends=found))
 
     def _stop_unwanted(self, manager: TaskManager, batch: Batch) -> None:
         """Have those jobs stopped whose runs are to be cancelled, or were reset."""
@@ -409,7 +433,7 @@ class Launcher:
             records.hand_back(runs, over)
             records.reset(runs, ending)
 
-        await self._writer.write(manager, "hand back", work)
+        await self._write_last(manager, "hand back", work)
         for task in tasks:
             self._in_hand.remove(task.tag)
 

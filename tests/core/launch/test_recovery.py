@@ -26,7 +26,9 @@ from motoko_core.workflow import Workflow
 from motoko_plugins.generators._processes import processes_of
 from motoko_plugins.generators.bash import BashGenerator, BashOptions
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
+from tests.faults import limit_files
 from tests.launching import SCRIPT, entries_of, launching, read_line, release, settled, stoppable
+from tests.processes import runzeo
 
 LAUNCHER = """
 import os, sys
@@ -355,3 +357,66 @@ async def test_a_server_that_is_killed_comes_back_and_no_run_suffers(
     lifecycle.disconnect(workflow)
     assert {entries["state"] for entries in ends} == {"FINISHED"}
     assert sorted(log.read_text().split()) == sorted(runs)
+
+
+@pytest.fixture
+def two(make_workflow: Callable[..., Workflow]) -> Iterator[Workflow]:
+    """A workflow of its own, whose servers a test may hold up."""
+    workflow = make_workflow(launch=SCRIPT)
+    workflow.create(validated=True)
+    workflow.run_name = "w"
+    yield workflow
+    lifecycle.disconnect(workflow)
+
+
+async def test_a_silent_server_holds_up_its_own_study_alone(two: Workflow, fifo: Path) -> None:
+    async with launching(two, slots=2):
+        (held,) = create_tasks(two, label=f"echo > {fifo}; read < {fifo}; exit 3")
+        await read_line(fifo)
+        server = runzeo(two.mult.database)
+        server.suspend()
+        try:
+            two.mult.database.pulse.doubt()  # it was heard a moment ago
+            await release(fifo)  # how it ends cannot be written now
+            for x in range(3):
+                (other,) = create_tasks(two, study="add", label="true", x=x)
+                (entries,) = await settled(two, other)
+                assert entries["state"] == "FINISHED"
+        finally:
+            server.resume()
+        (entries,) = await settled(two, held)
+    assert entries["failure"]["exit_code"] == 3
+
+
+async def test_a_full_disk_holds_up_its_own_study_alone(
+    two: Workflow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = create_tasks(two, label=f"echo mult.$BLACKDYNAMITE_RUN_ID >> {tmp_path}/log", n=[1, 2])
+    server = two.mult.database.server
+    limit_files(server, server.data.stat().st_size)
+    async with launching(two):
+        others = create_tasks(two, study="add", label="true", x=[1, 2, 3])
+        await settled(two, *others)
+        assert [entries_of(two, run)["state"] for run in runs] == ["CREATED"] * 2
+        limit_files(server, -1)
+        ends = await settled(two, *runs)
+    assert {entries["state"] for entries in ends} == {"FINISHED"}
+    assert sorted((tmp_path / "log").read_text().split()) == runs
+    assert caplog.text.count("the disk is full") == 1
+
+
+async def test_a_study_that_cannot_be_written_does_not_keep_the_others_when_the_launcher_stops(
+    two: Workflow, fifo: Path
+) -> None:
+    script = f"echo > {fifo}; sleep 1000"
+    async with launching(two, keep_jobs=False):
+        (lost, other) = (create_tasks(two, study=study, label=script)[0] for study in ("mult", "add"))
+        await read_line(fifo)
+        await read_line(fifo)
+        server = two.mult.database.server
+        limit_files(server, server.data.stat().st_size)
+    limit_files(server, -1)
+    entries = entries_of(two, lost)
+    assert (entries["state"], bool(entries["handle"])) == ("launched", True)
+    entries = entries_of(two, other)
+    assert (entries["state"], entries.get("handle")) == ("CREATED", None)
