@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from motoko_core.entries import OF_AN_EXECUTION, tag_of
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import read_exit_record
-from motoko_core.launch.records import tag_of
 from motoko_core.lifecycle import runs_directory
 from motoko_core.session import Session, transact, use
 from motoko_core.states import ACTIVE, CREATED, TOBELAUNCHED
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 #: Runs in one transaction.
 _BATCH = 200
 _DELETED = "DELETED"
-#: Entries that tell of an execution.
-_OF_AN_EXECUTION = ("failure", "handle", "not_before", "cancel")
 
 
 def selected(
@@ -161,7 +159,7 @@ def _reset(run: Any) -> None:
     entries = run.entries
     entries["state"] = CREATED
     entries["start_time"] = None
-    for name in _OF_AN_EXECUTION:
+    for name in OF_AN_EXECUTION:
         entries.pop(name, None)
     run._p_activate()  # reading __dict__ does not load a ghost
     quantities = run.__dict__.get("quantities")

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from motoko_core.entries import OF_AN_EXECUTION
 from motoko_core.errors import ConfigError, nearest
 from motoko_core.yaml_source import YamlSource
 
@@ -87,10 +88,6 @@ class StudyConfig:
 _KEYS = ("study", "job", "run", "job_space", "run_params", "config_files")
 #: Keys of BlackDynamite's own that are spelt like these.
 _BLACKDYNAMITE_KEYS = ("run_space", "run_name", "exec_file")
-
-#: Entries of a run in which Motoko keeps its execution. A parameter of such a name cannot keep its value (the
-#: handle is written whenever a run is launched), so a study that 0.1 has executed is refused as well.
-_OF_AN_EXECUTION = ("handle", "failure", "not_before", "cancel")
 
 logger = logging.getLogger("motoko")
 
@@ -165,8 +162,8 @@ def _run_params(source: YamlSource) -> dict[str, Any]:
 
 
 def _refuse_ours(source: YamlSource, section: str, parameter: str) -> None:
-    if parameter.lower() in _OF_AN_EXECUTION:
-        names = ", ".join(_OF_AN_EXECUTION)
+    if parameter.lower() in OF_AN_EXECUTION:
+        names = ", ".join(OF_AN_EXECUTION)
         source.fail(
             (section, parameter),
             f"'{section}' has {parameter!r}, which Motoko writes itself when it executes a run.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motoko_core.config import load_study_config
+from motoko_core.entries import tag_of
 from motoko_core.errors import MotokoError, TaskError
 from motoko_core.locks import holder
 from motoko_core.progress import shown
@@ -98,7 +99,7 @@ class TaskManager:
 
         :param row: the run's values in the index.
         """
-        return bool(row.get("handle")) and self.has_launcher()
+        return bool(tag_of(row)) and self.has_launcher()
 
     def constraint(self, constraints: Constraints) -> Constraint:
         """Read constraints against this study's entries.

@@ -16,9 +16,9 @@ import pytest
 import transaction
 
 from motoko_core import lifecycle
+from motoko_core.entries import handle_of
 from motoko_core.launch import launcher as launcher_module
 from motoko_core.launch.launcher import Launcher
-from motoko_core.launch.records import handle_of
 from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.states import is_active

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from motoko_core.entries import CANCEL, failure_of, state_of, tag_of
 from motoko_core.errors import AlreadyRunning
-from motoko_core.launch import records
+from motoko_core.launch import endings
 from motoko_core.launch.generators import other_service, services
 from motoko_core.launch.stopping import CANCELLED, stop
 from motoko_core.locks import held, holder
@@ -104,8 +105,8 @@ class Cancellation:
 
 def is_under_way(row: Mapping[str, Any]) -> bool:
     """Whether a launcher has a run in hand, or has still to write how it ended."""
-    state = records.state_of(row)
-    return (is_active(state) and state not in (CREATED, None)) or bool(records.tag_of(row))
+    state = state_of(row)
+    return (is_active(state) and state not in (CREATED, None)) or bool(tag_of(row))
 
 
 _STRANGER = "STRANGER"
@@ -116,16 +117,16 @@ def _request(manager: TaskManager, run_ids: Sequence[int]) -> dict[int, str | No
     """Cancel runs, or ask for it: run id -> CANCELLED, ENDED or STRANGER; None: a launcher has been asked."""
     found: dict[int, str | None] = dict.fromkeys(run_ids, _ENDED)  # those that were deleted
     for run_id, run in SessionRuns(manager.database).get(run_ids):
-        entries, tag = run.entries, records.tag_of(run.entries)
-        failure, state = records.failure_of(entries), records.state_of(entries)
+        entries, tag = run.entries, tag_of(run.entries)
+        failure, state = failure_of(entries), state_of(entries)
         waits = state in (CREATED, None)
         if waits:
-            records.cancel(run)
+            endings.cancel(run)
             entries.pop("not_before", None)
         if tag:
             # Also if it was reset, or its script has said how it ended: the job is still there.
-            if entries.get(records.CANCEL) != tag:
-                entries[records.CANCEL] = tag
+            if entries.get(CANCEL) != tag:
+                entries[CANCEL] = tag
             found[run_id] = None
         elif waits:
             found[run_id] = CANCELLED

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from ZEO.Exceptions import ClientDisconnected
 
+from motoko_core.entries import CANCEL, tag_of
 from motoko_core.errors import DatabaseFault, MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
-from motoko_core.launch import records
+from motoko_core.launch import endings, records
 from motoko_core.launch.pace import Pace
 from motoko_core.launch.queue import WaitingRuns
 from motoko_core.launch.recovery import OtherService, recover
@@ -229,7 +230,7 @@ class Launcher:
 
         def work(runs: Runs) -> tuple[list[records.Launch], dict[int, str]]:
             if ends:
-                records.settle(runs, ends)
+                endings.settle(runs, ends)
             return records.launch(manager, runs, tags, service) if tags else ([], {})
 
         launched, refused = await self._writer.write(manager, "round", work)
@@ -300,7 +301,7 @@ class Launcher:
 
             def work(runs: Runs) -> None:
                 records.submitted(runs, handles)
-                records.settle(runs, refused)
+                endings.settle(runs, refused)
 
             await self._writer.write(manager, "note", work)
 
@@ -316,7 +317,7 @@ class Launcher:
             task = job[1]
             self._cancelled.discard(end.tag)
             self._waiting[manager].offer(task.run_id)  # it may be waiting for just that
-            found[task.run_id] = end, records.told(end, task)
+            found[task.run_id] = end, endings.told(end, task)
             if end.is_good:
                 good.append(task.task)
             else:
@@ -339,7 +340,7 @@ class Launcher:
         """Write the ends that the generators have told, in one transaction per study."""
         for manager in self.managers:
             if found := self._ends_of(manager):
-                await self._write_last(manager, "settle", partial(records.settle, ends=found))
+                await self._write_last(manager, "settle", partial(endings.settle, ends=found))
 
     def _stop_unwanted(self, manager: TaskManager, batch: Batch) -> None:
         """Have those jobs stopped whose runs are to be cancelled, or were reset."""
@@ -350,10 +351,10 @@ class Launcher:
             row, tag = rows.get(run_id), tags[run_id]
             if row is None:
                 continue
-            if row.get(records.CANCEL) == tag:
+            if row.get(CANCEL) == tag:
                 marked.add(tag)
             # (The tag: the index may have the row of a time before it was launched.)
-            elif row.get("state") == CREATED and records.tag_of(row) == tag:
+            elif row.get("state") == CREATED and tag_of(row) == tag:
                 reset.add(tag)
         if wanted := marked - self._cancelled:
             logger.info("%s: cancelling %d jobs", manager.study, len(wanted))
@@ -430,8 +431,8 @@ class Launcher:
         ending = {task.run_id: task.tag for task in tasks if task.tag not in stopped}
 
         def work(runs: Runs) -> None:
-            records.hand_back(runs, over)
-            records.reset(runs, ending)
+            endings.hand_back(runs, over)
+            endings.reset(runs, ending)
 
         await self._write_last(manager, "hand back", work)
         for task in tasks:

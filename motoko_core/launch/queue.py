@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from motoko_core.launch import records
+from motoko_core.entries import tag_of
 from motoko_core.states import CREATED
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class WaitingRuns:
     def _is_ours(self, row: Mapping[str, Any]) -> bool:
         if row.get("state") != CREATED or row.get("machine_name") not in self._machines:
             return False
-        return not records.tag_of(row)  # an earlier execution may still be at work
+        return not tag_of(row)  # an earlier execution may still be at work
 
     def _may_start(self, run_id: int) -> bool:
         row = self._row(run_id)

@@ -1,4 +1,4 @@
-"""What the launcher writes into a study: launches, hand-backs, ends.
+"""What the launcher writes into a study when it launches runs; how they end is in :mod:`.endings`.
 
 Each function here is one piece of work for one transaction, over many runs at once: a commit costs a disk
 write, whatever the number of runs in it. It may be called again, after a conflict or a lost connection.
@@ -15,30 +15,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import BlackDynamite
 from ZODB.POSException import POSError
 
+from motoko_core.entries import CANCEL, HANDLE, handle_of, state_of, tag_of
 from motoko_core.errors import MotokoError, TaskError
-from motoko_core.interfaces import Ended, LaunchTask
-from motoko_core.launch import workspace
+from motoko_core.interfaces import LaunchTask
+from motoko_core.launch import endings, workspace
 from motoko_core.lifecycle import runs_directory
-from motoko_core.states import CREATED, FAILED, FINISHED, is_active, is_failure
+from motoko_core.states import CREATED
 from motoko_core.study.plain_objects import Unexpected
 
 if TYPE_CHECKING:
     from motoko_core.launch.service import Service
     from motoko_core.study.runs import Run, Runs
     from motoko_core.task_manager import TaskManager
-
-#: A text, not a mapping: when a script and the launcher change a run at the same time, the database merges
-#: the changes only if all values of the run can be ordered.
-HANDLE = "handle"
-#: Set on a run that a launcher has in hand: it is to be cancelled. The tag of the execution that is meant.
-CANCEL = "cancel"
 
 
 def machine_names() -> frozenset[str]:
@@ -67,51 +61,8 @@ def new_tags(manager: TaskManager, run_ids: Iterable[int]) -> dict[int, str]:
     return {run_id: f"motoko-{manager.study}-{run_id}-{secrets.token_hex(6)}" for run_id in run_ids}
 
 
-def handle_of(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """``tag``, ``generator`` (its name) and ``data`` that it has given; empty if no launcher has the run.
-
-    What no launcher has written is no handle.
-    """
-    text = entries.get(HANDLE)
-    if not text or not isinstance(text, str):
-        return {}
-    try:
-        handle = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(handle, dict) or not handle.get("tag"):
-        return {}
-    kinds = {"tag": str, "generator": (str, NoneType), "data": (dict, NoneType)}
-    return handle if all(isinstance(handle.get(name), kind) for name, kind in kinds.items()) else {}  # type: ignore[arg-type]
-
-
-def state_of(entries: Mapping[str, Any]) -> str | None:
-    """The state of a run; one that is no text counts as a state that user code has set."""
-    state = entries.get("state")
-    return state if state is None or isinstance(state, str) else repr(state)
-
-
-def failure_of(entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was told of a run's latest failure; a study may have a parameter of this name."""
-    failure = entries.get("failure")
-    return failure if isinstance(failure, Mapping) else {}
-
-
 def _with_data(run: Run, data: Mapping[str, Any]) -> str:
     return json.dumps({**handle_of(run.entries), "data": dict(data)})
-
-
-def tag_of(entries: Mapping[str, Any]) -> str:
-    """Names the execution that a run has, whatever its state says; empty: none.
-
-    A script tells the state before it exits, and users and error handlers reset runs that are at work. Only
-    a launcher that has heard of the end of the execution takes the handle away.
-    """
-    return str(handle_of(entries).get("tag", ""))
-
-
-def _tag(run: Run) -> str:
-    return tag_of(run.entries)
 
 
 def _values(run: Run) -> dict[str, Any]:
@@ -153,17 +104,17 @@ def launch(
     for run_id, run in runs.get(tags):
         tag, entries = tags[run_id], run.entries
         if state_of(entries) == CREATED:
-            if _tag(run) == tag:  # it was ours already, and was reset before a generator got it
+            if tag_of(run.entries) == tag:  # it was ours already, and was reset before a generator got it
                 entries.pop(HANDLE)
-            if _tag(run):
+            if tag_of(run.entries):
                 continue
             entries.pop(CANCEL, None)  # of an earlier execution
-        elif state_of(entries) != generator.launched_state or _tag(run) != tag:
+        elif state_of(entries) != generator.launched_state or tag_of(run.entries) != tag:
             continue  # somebody else has taken it, or it was cancelled
         elif entries.get(CANCEL) == tag:  # it is ours already, and no generator has got it
             entries.pop(HANDLE)
             entries.pop(CANCEL)
-            cancel(run)
+            endings.cancel(run)
             continue
         entries.pop("not_before", None)
         entries.update(
@@ -174,7 +125,7 @@ def launch(
             }
         )
         with apart(run_id, refused):
-            if entries.get(HANDLE) and not _tag(run):
+            if entries.get(HANDLE) and not tag_of(run.entries):
                 raise TaskError(
                     f"{manager.study}.{run_id} has an entry {HANDLE!r} that no launcher has written",
                     hint="Motoko keeps there what finds the run's job. Give a parameter another name.",
@@ -182,9 +133,9 @@ def launch(
             task = task_of(manager, runs, run_id, run, tag, service.settings)
             found.append((run, task, *_files_of(manager, runs, task, run.configfiles)))
         if run_id in refused:
-            if _tag(run):
+            if tag_of(run.entries):
                 entries.pop(HANDLE)  # ours: this is done again
-            _fail(run, "SUBMIT", None, refused[run_id])
+            endings.fail(run, "SUBMIT", None, refused[run_id])
     intents = generator.intents([task for _, task, _, _ in found])
     launched = []
     for (run, task, files, script), intent in zip(found, intents, strict=True):
@@ -268,7 +219,7 @@ def task_in_hand(manager: TaskManager, runs: Runs, run_id: int, run: Run, tag: s
 
 def in_hand(runs: Runs, run_ids: Iterable[int]) -> list[tuple[int, Run, str]]:
     """Those of some runs that a launcher of Motoko has in hand: id, run, and tag."""
-    return [(run_id, run, tag) for run_id, run in runs.get(run_ids) if (tag := _tag(run))]
+    return [(run_id, run, tag) for run_id, run in runs.get(run_ids) if (tag := tag_of(run.entries))]
 
 
 def _files_of(
@@ -313,80 +264,5 @@ def submitted(runs: Runs, handles: Mapping[int, tuple[str, Mapping[str, Any]]]) 
     """Write down how to find the jobs again. ``handles``: run id -> tag and handle."""
     for run_id, run in runs.get(handles):
         tag, handle = handles[run_id]
-        if _tag(run) == tag:
+        if tag_of(run.entries) == tag:
             run.entries[HANDLE] = _with_data(run, handle)
-
-
-def hand_back(runs: Runs, tags: Mapping[int, str]) -> None:
-    """Make runs that were not executed to their end ready for the next launcher."""
-    for run_id, run in runs.get(tags):
-        if _tag(run) != tags[run_id]:
-            continue  # somebody has reset the run meanwhile
-        run.entries.pop(HANDLE)
-        is_marked = run.entries.pop(CANCEL, None) == tags[run_id]
-        state = state_of(run.entries)
-        if state == CREATED or not is_active(state):
-            continue
-        if is_marked:
-            cancel(run)
-        else:
-            run.entries.update({"state": CREATED, "start_time": None})
-
-
-def reset(runs: Runs, tags: Mapping[int, str]) -> None:
-    """Have runs executed again when the jobs have ended that they have now."""
-    for run_id, run in runs.get(tags):
-        entries = run.entries
-        if _tag(run) != tags[run_id] or entries.get(CANCEL) == tags[run_id]:
-            continue
-        if is_active(state_of(entries)):
-            entries.update({"state": CREATED, "start_time": None})
-
-
-def cancel(run: Run) -> None:
-    """Write that a run was cancelled which nobody executes."""
-    _fail(run, "CANCELLED", None, "")
-
-
-def _is_cancelled(run: Run) -> bool:
-    return is_failure(state_of(run.entries)) and failure_of(run.entries).get("reason") == "CANCELLED"
-
-
-def told(ended: Ended, task: LaunchTask) -> str:
-    """What is told of a failure: the end of the run's standard error, and what the generator knows."""
-    words = "" if ended.is_good else workspace.stderr_tail(task.stderr)
-    if not ended.message:
-        return words
-    return f"{words.rstrip()}\n{ended.message}".lstrip()
-
-
-def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
-    """Write how runs ended, unless their scripts did; those that were reset meanwhile just wait again.
-
-    :param ends: run id -> the end, and what is told of it.
-    """
-    for run_id, run in runs.get(ends):
-        ended, stderr = ends[run_id]
-        entries = run.entries
-        if _tag(run) != ended.tag:
-            continue  # as above
-        entries.pop(HANDLE)
-        is_marked = entries.pop(CANCEL, None) == ended.tag
-        if state_of(entries) == CREATED:
-            continue  # it was reset while it was executed: this end says nothing of the next execution
-        if is_marked and _is_cancelled(run):
-            continue  # it was reset, and cancelled then: what its job did is of no interest
-        if ended.is_good and is_active(state_of(entries)):
-            entries["state"] = FINISHED
-        if is_active(state_of(entries)) or is_failure(state_of(entries)):
-            reason = ended.reason or ("SIGNAL" if (ended.exit_code or 0) < 0 else "EXIT_CODE")
-            _fail(run, reason, ended.exit_code, stderr)
-
-
-def _fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
-    """Write why a run failed; a failure that its script has named stays."""
-    entries = run.entries
-    if not is_failure(state_of(entries)):
-        entries["state"] = FAILED
-    attempt = failure_of(run.entries).get("attempt", 1)
-    entries["failure"] = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}

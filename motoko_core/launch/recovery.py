@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
+from motoko_core.entries import HANDLE, handle_of, state_of, tag_of
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import LaunchTask
-from motoko_core.launch import records
+from motoko_core.launch import endings, records
 from motoko_core.launch.service import InHand, Service
 from motoko_core.launch.writing import Writer
 from motoko_core.states import CREATED, is_active
@@ -37,7 +38,8 @@ async def recover(
     :param other: makes the service for jobs that another generator has got; motoko.yaml was changed since.
     """
     ids = _with_handles(manager)
-    tasks, never = await writer.write(manager, "look", partial(look, manager, ids))
+    tasks = await writer.write(manager, "look", partial(look, manager, ids))
+    never: dict[int, str] = {}
     for name, some in by_generator(tasks, service.name).items():
         try:
             chosen = service if name == service.name else other(manager, name)
@@ -47,7 +49,7 @@ async def recover(
             logger.warning("%s are left as they are: %s: %s", references, what, error)
             continue
         some = with_settings(some, chosen)
-        handles = [(task, records.handle_of(task.options).get("data")) for task in some]
+        handles = [(task, handle_of(task.options).get("data")) for task in some]
         for task in some:
             in_hand.add(manager, task, chosen.generator)  # before its end can be told
         followed = await chosen.generator.adopt(handles)
@@ -59,7 +61,7 @@ async def recover(
             logger.info("%s: %d jobs are followed again", manager.study, len(followed))
     if never:
         logger.info("%s: %d runs were launched and never started", manager.study, len(never))
-        await writer.write(manager, "hand back", partial(records.hand_back, tags=never))
+        await writer.write(manager, "hand back", partial(endings.hand_back, tags=never))
 
 
 def _with_handles(manager: TaskManager) -> list[int]:
@@ -67,15 +69,15 @@ def _with_handles(manager: TaskManager) -> list[int]:
     index, ids, foreign = manager.database.index, [], []
     with index.lock:
         for run_id in sorted(index.rows):
-            if not index.rows.value(run_id, records.HANDLE):
+            if not index.rows.value(run_id, HANDLE):
                 continue
             row = index.rows[run_id]
-            if records.tag_of(row):
+            if tag_of(row):
                 ids.append(run_id)
-            elif is_active(records.state_of(row)) and row.get("state") != CREATED:  # those are launched
+            elif is_active(state_of(row)) and row.get("state") != CREATED:  # those are launched
                 foreign.append(f"{manager.study}.{run_id}")
     if foreign:
-        what = f"no launcher has written their entry {records.HANDLE!r}"
+        what = f"no launcher has written their entry {HANDLE!r}"
         logger.warning("%s are left as they are: %s", ", ".join(foreign[:5]), what)
     return ids
 
@@ -87,7 +89,7 @@ def by_generator(tasks: Iterable[LaunchTask], default: str) -> dict[str, list[La
     """
     found: dict[str, list[LaunchTask]] = {}
     for task in tasks:
-        name = records.handle_of(task.options).get("generator") or default
+        name = handle_of(task.options).get("generator") or default
         found.setdefault(name, []).append(task)
     return found
 
@@ -97,10 +99,7 @@ def with_settings(tasks: Iterable[LaunchTask], service: Service) -> list[LaunchT
     return [attrs.evolve(task, settings=service.settings) for task in tasks]
 
 
-def look(manager: TaskManager, run_ids: Iterable[int], runs: Runs) -> tuple[list[LaunchTask], dict[int, str]]:
-    """The tasks of runs that a launcher has in hand, without settings yet.
-
-    :return: and run id -> tag of those that never began: none, as far as the entries can tell.
-    """
+def look(manager: TaskManager, run_ids: Iterable[int], runs: Runs) -> list[LaunchTask]:
+    """The tasks of runs that a launcher has in hand, without settings yet."""
     found = records.in_hand(runs, run_ids)
-    return [records.task_in_hand(manager, runs, run_id, run, tag) for run_id, run, tag in found], {}
+    return [records.task_in_hand(manager, runs, run_id, run, tag) for run_id, run, tag in found]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 from ZODB.POSException import StorageError
 
+from motoko_core.entries import CANCEL, HANDLE, handle_of, state_of
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask
-from motoko_core.launch import records
+from motoko_core.launch import endings
 from motoko_core.launch.generators import generator_name, other_service, services
 from motoko_core.launch.recovery import OtherService, by_generator, look, with_settings
 from motoko_core.locks import held
@@ -73,10 +74,10 @@ def stop_local(workflow: Workflow, managers: Sequence[TaskManager], *, keep: boo
 def _stop_local(workflow: Workflow, manager: TaskManager, keep: bool, stopped: Stopped) -> None:
     settings = workflow.configuration.task_managers[manager.study]
     with snapshot(manager.study, manager.study_config, settings.host) as content:
-        runs = {run.id: dict(run.entries) for run in content.runs() if run.entries.get(records.HANDLE)}
+        runs = {run.id: dict(run.entries) for run in content.runs() if run.entries.get(HANDLE)}
     local = []
     for run_id, entries in runs.items():
-        name = records.handle_of(entries).get("generator") or generator_name(workflow, manager)
+        name = handle_of(entries).get("generator") or generator_name(workflow, manager)
         if keep or not workflow.plugins.generator(name).on_this_machine:
             stopped.kept[name] = stopped.kept.get(name, 0) + 1
         else:
@@ -108,8 +109,8 @@ async def stop(
     :return: how many jobs were stopped, those that ended by themselves not counted.
     """
     what = f"stop jobs of {manager.study}"
-    tasks, wrong = transact(what, lambda: look(manager, run_ids, SessionRuns(manager.database)))
-    ends = [_never(run_id, tag) for run_id, tag in wrong.items()]
+    tasks = transact(what, lambda: look(manager, run_ids, SessionRuns(manager.database)))
+    ends: list[_End] = []
     count = 0
     for name, some in by_generator(tasks, service.name).items():
         chosen = service if name == service.name else other(manager, name)
@@ -117,7 +118,7 @@ async def stop(
         found: list[_End] = []
         followed: set[str] = set()
         try:
-            handles = [(task, records.handle_of(task.options).get("data")) for task in some]
+            handles = [(task, handle_of(task.options).get("data")) for task in some]
             followed = await generator.adopt(handles)
             ends += [_never(task.run_id, task.tag) for task in some if task.tag not in followed]
             found = await _stop(generator, {t.tag: t for t in some if t.tag in followed}, timeout_s)
@@ -130,15 +131,19 @@ async def stop(
 
 async def _stop(generator: JobGenerator, tasks: Mapping[str, LaunchTask], timeout_s: float) -> list[_End]:
     ends: list[Ended] = []
-    # Their scripts are about to exit.
-    over = {tag for tag, task in tasks.items() if not is_active(task.options.get("state"))}
+    # Their scripts are about to exit, unless it was a cancellation that has said so.
+    over = {
+        tag
+        for tag, task in tasks.items()
+        if not is_active(state_of(task.options)) and task.options.get(CANCEL) != tag
+    }
     async with _listening(generator, tasks, ends) as all_ended:
         await generator.cancel(sorted(tasks.keys() - over))
         if over:
             await asyncio.wait({all_ended}, timeout=_GRACE_S)
             await generator.cancel(sorted(over - {end.tag for end in ends}))
         await asyncio.wait({all_ended}, timeout=timeout_s)
-    return [(tasks[end.tag].run_id, end, records.told(end, tasks[end.tag])) for end in ends]
+    return [(tasks[end.tag].run_id, end, endings.told(end, tasks[end.tag])) for end in ends]
 
 
 def _never(run_id: int, tag: str) -> _End:
@@ -149,8 +154,8 @@ def _never(run_id: int, tag: str) -> _End:
 def _write(manager: TaskManager, ends: Sequence[_End], hand_back: bool) -> None:
     back = {run_id: end.tag for run_id, end, _ in ends if hand_back and end.reason == CANCELLED}
     runs = SessionRuns(manager.database)
-    records.hand_back(runs, back)
-    records.settle(runs, {run_id: (end, told) for run_id, end, told in ends if run_id not in back})
+    endings.hand_back(runs, back)
+    endings.settle(runs, {run_id: (end, told) for run_id, end, told in ends if run_id not in back})
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from motoko_core.launch import daemon, launcher, records, writing
+from motoko_core.launch import daemon, endings, launcher, records, writing
 from motoko_core.launch.generators import make_generator
 from motoko_core.workflow import Workflow
 
@@ -76,7 +76,8 @@ def _die() -> None:
 def _die_at_record(when: str, what: str) -> None:
     """Die when the launcher writes something down, before it commits that, or afterwards."""
     written: list[str] = []
-    function, write = getattr(records, what), writing.Writer._write
+    module: Any = endings if hasattr(endings, what) else records
+    function, write = getattr(module, what), writing.Writer._write
 
     def record(*args: Any, **kwargs: Any) -> Any:
         if when == "before":
@@ -93,7 +94,7 @@ def _die_at_record(when: str, what: str) -> None:
             _die()
         return answer
 
-    setattr(records, what, record)
+    setattr(module, what, record)
     setattr(writing.Writer, "_write", commit)  # noqa: B010 - of another type
 
 

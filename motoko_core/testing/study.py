@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from motoko_core.entries import HANDLE
 from motoko_core.launch.generators import services
 from motoko_core.launch.launcher import Launcher
-from motoko_core.launch.records import HANDLE
 from motoko_core.session import transact
 from motoko_core.states import is_active
 from motoko_core.study.feed import feed_of

@@ -393,7 +393,7 @@ def test_nothing_is_created_when_one_of_many_values_is_wrong(workflow: Workflow)
     refused(workflow, {"note": 3}, x=[1, 2, 3])
 
 
-@pytest.mark.parametrize("name", ["id", "job_id", "state", "STATE"])
+@pytest.mark.parametrize("name", ["id", "job_id", "state", "STATE", "handle"])
 def test_run_parameters_of_motokos_own_are_refused(workflow: Workflow, name: str) -> None:
     assert f"the run parameter {name.lower()!r} of study 'mult' is not yours to set" in refused(
         workflow, {name: 1}, x=1

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from motoko_core.daemons import wait_until
+from motoko_core.entries import CANCEL
 from motoko_core.errors import RunFailed
 from motoko_core.launch.cancelling import Cancellation
-from motoko_core.launch.records import CANCEL
 from motoko_core.locks import held, holder
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, create_tasks, number, orchestrate, set_state

@@ -15,8 +15,9 @@ import BlackDynamite
 import pytest
 
 from motoko_core import lifecycle
+from motoko_core.entries import handle_of, tag_of
 from motoko_core.interfaces import Ended
-from motoko_core.launch import records, recovery
+from motoko_core.launch import endings, records, recovery
 from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.study.direct_runs import DirectRuns
@@ -192,10 +193,10 @@ def test_each_step_may_be_done_twice(scripts: Workflow, write: Write, launched: 
     assert entries_of(scripts, run)["handle"] == {"tag": tag, "generator": "bash", "data": {"pid": 5}}
     end = Ended(tag=tag, exit_code=3)
     for _ in range(2):
-        write(lambda runs: records.settle(runs, {run_id(run): (end, "oh")}))
+        write(lambda runs: endings.settle(runs, {run_id(run): (end, "oh")}))
     assert entries_of(scripts, run)["state"] == "FAILED"
     for _ in range(2):
-        write(lambda runs: records.hand_back(runs, tags))
+        write(lambda runs: endings.hand_back(runs, tags))
     assert entries_of(scripts, run)["state"] == "FAILED"
 
 
@@ -218,8 +219,8 @@ def test_what_was_written_under_another_tag_is_not_touched(
     before = entries_of(scripts, run)
     assert write(launch(scripts, {number: old})) == NOTHING
     write(lambda runs: records.submitted(runs, {number: (old, {"pid": 5})}))
-    write(lambda runs: records.settle(runs, {number: (Ended(tag=old, exit_code=1), "")}))
-    write(lambda runs: records.hand_back(runs, {number: old}))
+    write(lambda runs: endings.settle(runs, {number: (Ended(tag=old, exit_code=1), "")}))
+    write(lambda runs: endings.hand_back(runs, {number: old}))
     assert entries_of(scripts, run) == before
     assert before["handle"]["tag"] == tag
 
@@ -250,7 +251,7 @@ def test_a_run_that_ended_by_itself_is_not_handed_back(
 ) -> None:
     run, tag = launched
     set_state(scripts, run, "FINISHED")
-    write(lambda runs: records.hand_back(runs, {run_id(run): tag}))
+    write(lambda runs: endings.hand_back(runs, {run_id(run): tag}))
     assert entries_of(scripts, run)["state"] == "FINISHED"
     assert "handle" not in entries_of(scripts, run)
 
@@ -261,7 +262,7 @@ def test_the_end_of_a_job_says_nothing_of_a_run_that_was_reset_meanwhile(
 ) -> None:
     run, tag = launched
     set_state(scripts, run, "CREATED", cancel=tag, failure={"reason": "LOST", "attempt": 2})
-    write(lambda runs: records.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
+    write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
     entries = entries_of(scripts, run)
     assert (entries["state"], entries["failure"]) == ("CREATED", {"reason": "LOST", "attempt": 2})
     assert not {"handle", "cancel"} & entries.keys()
@@ -272,7 +273,7 @@ def test_a_run_that_was_reset_while_it_was_executed_is_handed_back_as_it_is(
 ) -> None:
     run, tag = launched
     set_state(scripts, run, "CREATED", cancel=tag)  # cancelled first, and reset then
-    write(lambda runs: records.hand_back(runs, {run_id(run): tag}))
+    write(lambda runs: endings.hand_back(runs, {run_id(run): tag}))
     entries = entries_of(scripts, run)
     assert entries["state"] == "CREATED"
     assert not {"handle", "cancel"} & entries.keys()
@@ -282,7 +283,7 @@ def test_a_run_is_reset_and_keeps_the_handle_of_a_job_that_has_not_ended(
     scripts: Workflow, write: Write, launched: tuple[str, str]
 ) -> None:
     run, tag = launched
-    write(lambda runs: records.reset(runs, {run_id(run): tag}))
+    write(lambda runs: endings.reset(runs, {run_id(run): tag}))
     entries = entries_of(scripts, run)
     assert (entries["state"], entries["handle"]["tag"]) == ("CREATED", tag)
 
@@ -294,7 +295,7 @@ def test_a_run_that_is_over_or_cancelled_is_not_reset(
     run, tag = launched
     set_state(scripts, run, state, cancel=tag if cancel else None)
     before = entries_of(scripts, run)
-    write(lambda runs: records.reset(runs, {run_id(run): tag}))
+    write(lambda runs: endings.reset(runs, {run_id(run): tag}))
     assert entries_of(scripts, run) == before
 
 
@@ -305,7 +306,7 @@ def test_a_run_that_was_reset_and_cancelled_stays_cancelled_however_its_job_ends
     run, tag = launched
     failure = {"reason": "CANCELLED", "exit_code": None, "attempt": 1, "stderr": ""}
     set_state(scripts, run, "FAILED", cancel=tag, failure=failure)
-    write(lambda runs: records.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
+    write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
     entries = entries_of(scripts, run)
     assert (entries["state"], entries["failure"]) == ("FAILED", failure)
 
@@ -321,8 +322,8 @@ def test_a_run_that_was_reset_and_cancelled_stays_cancelled_however_its_job_ends
     ],
 )
 def test_a_handle_that_no_launcher_has_written_is_none(text: object) -> None:
-    assert records.handle_of({"handle": text}) == {}
-    assert records.tag_of({"handle": text}) == ""
+    assert handle_of({"handle": text}) == {}
+    assert tag_of({"handle": text}) == ""
 
 
 ODD: list[tuple[dict[str, object], str]] = [
@@ -364,10 +365,9 @@ def test_a_job_is_followed_whatever_has_become_of_its_run_since(
 ) -> None:
     run, tag = launched
     set_state(scripts, run, "launched", **entries)
-    tasks, never = write(lambda runs: recovery.look(scripts.mult, [run_id(run)], runs))
+    tasks = write(lambda runs: recovery.look(scripts.mult, [run_id(run)], runs))
     assert [(task.tag, task.run_id) for task in tasks] == [(tag, run_id(run))]
     assert tasks[0].directory == records.run_directory(scripts.mult, run_id(run))
-    assert never == {}
 
 
 @pytest.mark.parametrize("entries", [{"failure": "ductile"}, {"state": ["odd"]}])
@@ -376,7 +376,7 @@ def test_the_end_of_a_run_with_odd_entries_is_written(
 ) -> None:
     run, tag = launched
     set_state(scripts, run, **{"state": "launched", **entries})
-    write(lambda runs: records.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=3), "oh")}))
+    write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=3), "oh")}))
     after = stored_entries(scripts, run)
     assert "handle" not in after
     if "failure" in entries:

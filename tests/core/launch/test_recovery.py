@@ -32,7 +32,7 @@ from tests.processes import runzeo
 
 LAUNCHER = """
 import os, sys
-from motoko_core.launch import launcher, records
+from motoko_core.launch import endings, launcher, records
 from motoko_core.launch.daemon import run_launcher
 from motoko_core.task_manager import TaskManager
 from motoko_core.workflow import Workflow
@@ -54,7 +54,7 @@ elif death == "between launch and submission":
 elif death == "after submission":
     BashGenerator.submit = submit_and_die
 elif death == "between end and settlement":
-    records.settle = die
+    endings.settle = die
 run_launcher(Workflow(path))
 """
 

@@ -1,0 +1,55 @@
+"""What the entries of a run say of its execution, whatever scripts and users have written into them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any
+
+#: A text, not a mapping: when a script and the launcher change a run at the same time, the database merges
+#: the changes only if all values of the run can be ordered.
+HANDLE = "handle"
+#: Set on a run that a launcher has in hand: it is to be cancelled. The tag of the execution that is meant.
+CANCEL = "cancel"
+#: Entries in which Motoko keeps how a run is executed. A parameter of such a name would lose its value.
+OF_AN_EXECUTION = (HANDLE, "failure", "not_before", CANCEL)
+
+
+def handle_of(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """``tag``, ``generator`` (its name) and ``data`` that it has given; empty if no launcher has the run.
+
+    What no launcher has written is no handle.
+    """
+    text = entries.get(HANDLE)
+    if not text or not isinstance(text, str):
+        return {}
+    try:
+        handle = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(handle, dict) or not handle.get("tag"):
+        return {}
+    kinds = {"tag": str, "generator": (str, NoneType), "data": (dict, NoneType)}
+    return handle if all(isinstance(handle.get(name), kind) for name, kind in kinds.items()) else {}  # type: ignore[arg-type]
+
+
+def state_of(entries: Mapping[str, Any]) -> str | None:
+    """The state of a run; one that is no text counts as a state that user code has set."""
+    state = entries.get("state")
+    return state if state is None or isinstance(state, str) else repr(state)
+
+
+def failure_of(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was told of a run's latest failure; a study may have a parameter of this name."""
+    failure = entries.get("failure")
+    return failure if isinstance(failure, Mapping) else {}
+
+
+def tag_of(entries: Mapping[str, Any]) -> str:
+    """Names the execution that a run has, whatever its state says; empty: none.
+
+    A script tells the state before it exits, and users and error handlers reset runs that are at work. Only
+    a launcher that has heard of the end of the execution takes the handle away.
+    """
+    return str(handle_of(entries).get("tag", ""))

@@ -1,0 +1,92 @@
+"""What the launcher writes when an execution is over: ends, hand-backs, resets.
+
+Like :mod:`motoko_core.launch.records`: for one transaction, over many runs, and it may be called again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from motoko_core.entries import CANCEL, HANDLE, failure_of, state_of, tag_of
+from motoko_core.interfaces import Ended, LaunchTask
+from motoko_core.launch import workspace
+from motoko_core.states import CREATED, FAILED, FINISHED, is_active, is_failure
+
+if TYPE_CHECKING:
+    from motoko_core.study.runs import Run, Runs
+
+
+def hand_back(runs: Runs, tags: Mapping[int, str]) -> None:
+    """Make runs that were not executed to their end ready for the next launcher."""
+    for run_id, run in runs.get(tags):
+        if tag_of(run.entries) != tags[run_id]:
+            continue  # somebody has reset the run meanwhile
+        run.entries.pop(HANDLE)
+        is_marked = run.entries.pop(CANCEL, None) == tags[run_id]
+        state = state_of(run.entries)
+        if state == CREATED or not is_active(state):
+            continue
+        if is_marked:
+            cancel(run)
+        else:
+            run.entries.update({"state": CREATED, "start_time": None})
+
+
+def reset(runs: Runs, tags: Mapping[int, str]) -> None:
+    """Have runs executed again when the jobs have ended that they have now."""
+    for run_id, run in runs.get(tags):
+        entries = run.entries
+        if tag_of(run.entries) != tags[run_id] or entries.get(CANCEL) == tags[run_id]:
+            continue
+        if is_active(state_of(entries)):
+            entries.update({"state": CREATED, "start_time": None})
+
+
+def cancel(run: Run) -> None:
+    """Write that a run was cancelled which nobody executes."""
+    fail(run, "CANCELLED", None, "")
+
+
+def _is_cancelled(run: Run) -> bool:
+    return is_failure(state_of(run.entries)) and failure_of(run.entries).get("reason") == "CANCELLED"
+
+
+def told(ended: Ended, task: LaunchTask) -> str:
+    """What is told of a failure: the end of the run's standard error, and what the generator knows."""
+    words = "" if ended.is_good else workspace.stderr_tail(task.stderr)
+    if not ended.message:
+        return words
+    return f"{words.rstrip()}\n{ended.message}".lstrip()
+
+
+def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
+    """Write how runs ended, unless their scripts did; those that were reset meanwhile just wait again.
+
+    :param ends: run id -> the end, and what is told of it.
+    """
+    for run_id, run in runs.get(ends):
+        ended, stderr = ends[run_id]
+        entries = run.entries
+        if tag_of(run.entries) != ended.tag:
+            continue  # as above
+        entries.pop(HANDLE)
+        is_marked = entries.pop(CANCEL, None) == ended.tag
+        if state_of(entries) == CREATED:
+            continue  # it was reset while it was executed: this end says nothing of the next execution
+        if is_marked and _is_cancelled(run):
+            continue  # it was reset, and cancelled then: what its job did is of no interest
+        if ended.is_good and is_active(state_of(entries)):
+            entries["state"] = FINISHED
+        if is_active(state_of(entries)) or is_failure(state_of(entries)):
+            reason = ended.reason or ("SIGNAL" if (ended.exit_code or 0) < 0 else "EXIT_CODE")
+            fail(run, reason, ended.exit_code, stderr)
+
+
+def fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
+    """Write why a run failed; a failure that its script has named stays."""
+    entries = run.entries
+    if not is_failure(state_of(entries)):
+        entries["state"] = FAILED
+    attempt = failure_of(run.entries).get("attempt", 1)
+    entries["failure"] = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}
