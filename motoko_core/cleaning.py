@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motoko_core.entries import OF_AN_EXECUTION, tag_of
+from ZODB.POSException import StorageError
+
+from motoko_core.entries import CANCEL, OF_AN_EXECUTION, tag_of
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import read_exit_record
 from motoko_core.lifecycle import runs_directory
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 #: Runs in one transaction.
 _BATCH = 200
 _DELETED = "DELETED"
+#: How the mark begins of runs that are being cleaned. It stands where no tag of an execution looks like it.
+_CLEANING = "cleaning "
 
 
 def selected(
@@ -54,10 +59,13 @@ def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False,
     :raises MotokoError: without ``force``, such a run is among them. Earlier batches are done then.
     """
 
-    def work(batch: Sequence[int], claimed: frozenset[int]) -> list[Path]:
+    def work(batch: Sequence[int], mark: str) -> list[Path]:
         present = _present(manager, batch)
+        others = [(run_id, run) for run_id, run in present if run.entries.get(CANCEL) != mark]
+        if taken := [f"{manager.study}.{run_id}" for run_id, run in others if _is_claimed(run.entries)]:
+            raise MotokoError(f"another `motoko clean` is at work on {', '.join(taken)}")
         if not force:
-            _refuse(manager, [(run_id, run) for run_id, run in present if run_id not in claimed])
+            _refuse(manager, others)
         directories = [_directory(manager, run_id, run) for run_id, run in present]
         if not delete:
             # Before the commit: from then on a launcher may fill them again.
@@ -72,8 +80,8 @@ def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False,
     done = 0
     for begin in range(0, len(run_ids), _BATCH):
         batch = run_ids[begin : begin + _BATCH]
-        with _claimed(manager, () if delete else batch, force) as claimed:
-            directories = transact(f"clean {manager.study}", lambda b=batch, c=claimed: work(b, c))  # type: ignore[misc]
+        with _claimed(manager, batch, force) as mark:
+            directories = transact(f"clean {manager.study}", lambda b=batch, m=mark: work(b, m))  # type: ignore[misc]
         if delete:
             # After the commit: a run that is there has its directory.
             _remove(directories)
@@ -87,38 +95,48 @@ def _present(manager: TaskManager, run_ids: Iterable[int]) -> list[tuple[int, An
 
 
 @contextlib.contextmanager
-def _claimed(manager: TaskManager, run_ids: Sequence[int], force: bool) -> Iterator[frozenset[int]]:
+def _claimed(manager: TaskManager, run_ids: Sequence[int], force: bool) -> Iterator[str]:
     """Take those of the runs that wait out of the launchers' reach; they wait again after an error.
 
     A launcher that takes one at this moment has changed its state as well: one of the two comes too late.
+    Of one whose claim was never released (the process was killed), the next ``motoko clean`` takes it over.
+
+    :return: the mark of the runs that are ours.
     """
+    mark = f"{_CLEANING}{uuid.uuid4().hex}"
 
-    def waits(entries: Mapping[str, Any]) -> bool:
-        return entries.get("state") == CREATED and (force or not tag_of(entries))
-
-    def claim() -> frozenset[int]:
-        waiting = {i: run for i, run in _present(manager, run_ids) if waits(run.entries)}
-        for run in waiting.values():
-            run.entries["state"] = TOBELAUNCHED
-        return frozenset(waiting)
+    def claim() -> None:
+        for _, run in _present(manager, run_ids):
+            entries = run.entries
+            waits = entries.get("state") == CREATED and (force or not tag_of(entries))
+            if waits or _is_claimed(entries):
+                entries.update({"state": TOBELAUNCHED, CANCEL: mark})
 
     def release() -> None:
-        for _, run in _present(manager, claimed):
-            if run.entries.get("state") == TOBELAUNCHED:
+        for _, run in _present(manager, run_ids):
+            if run.entries.get(CANCEL) == mark:
+                run.entries.pop(CANCEL)
                 run.entries["state"] = CREATED
 
-    claimed = transact(f"clean {manager.study}: claim", claim)
     try:
-        yield claimed
+        transact(f"clean {manager.study}: claim", claim)
+        yield mark
     except BaseException:
-        transact(f"clean {manager.study}: release", release)
+        with contextlib.suppress(StorageError):  # the next one takes them over
+            transact(f"clean {manager.study}: release", release)
         raise
+
+
+def _is_claimed(entries: Mapping[str, Any]) -> bool:
+    """Whether a run waits, but for a process that cleans it, or was killed at it."""
+    mark = entries.get(CANCEL)
+    return entries.get("state") == TOBELAUNCHED and isinstance(mark, str) and mark.startswith(_CLEANING)
 
 
 def _refuse(manager: TaskManager, runs: Sequence[tuple[int, Any]]) -> None:
     busy, others = [], set()
     for run_id, run in runs:
-        if run is None:
+        if run is None or _is_claimed(run.entries):
             continue
         state = run.entries.get("state")
         if state in ACTIVE and state != CREATED:

@@ -215,6 +215,8 @@ class Launcher:
 
     async def _recover(self, manager: TaskManager, service: Service) -> bool:
         await recover(manager, service, self._other_service, self._in_hand, self._writer)
+        # What was wanted meanwhile, if it took long, no generator has heard.
+        self._cancelled.difference_update(self._in_hand.tags(manager).values())
         self._changes[manager].put(rescan=True)  # what is in hand now may be unwanted
         return True
 
@@ -382,7 +384,12 @@ class Launcher:
         self._cancelling.discard(task)
         if not task.cancelled() and (error := task.exception()):
             logger.error("jobs could not be stopped", exc_info=error)
-            self._cancelled.difference_update(tags)  # the next look at everything tries again
+            self._cancelled.difference_update(tags)
+            asyncio.get_running_loop().call_later(_SAFETY_S, self._look_at_everything)
+
+    def _look_at_everything(self) -> None:
+        for changes in self._changes.values():
+            changes.put(rescan=True)
 
     async def _let_end(self) -> None:
         """Wait for the jobs whose runs are over already: their scripts are about to exit."""

@@ -12,9 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ZEO.Exceptions import ClientDisconnected
-from ZODB.POSException import ConflictError, POSKeyError
+from ZODB.POSException import ConflictError
 
-from motoko_core.errors import DatabaseFault
+from motoko_core.errors import CannotWriteError, DatabaseFault
 from motoko_core.session import transact
 from motoko_core.study.direct_runs import DirectRuns
 from motoko_core.study.plain_objects import Unexpected
@@ -51,8 +51,8 @@ class Writer:
         when the connection was lost.
 
         :raises ClientDisconnected: the server does not answer, and the launcher is to stop.
-        :raises DatabaseFault: it cannot write, its disk is full for example, and the launcher is to stop; or
-            the database is damaged.
+        :raises CannotWriteError: its disk is full, for example, and the launcher is to stop.
+        :raises DatabaseFault: the database is damaged.
         """
         delay_s, longest_s = _RECONNECT_S
         told = False
@@ -66,8 +66,8 @@ class Writer:
                 if self._stop.is_set():
                     raise
                 pulse.lost()
-            except DatabaseFault as error:
-                if self._stop.is_set() or isinstance(error, POSKeyError):
+            except CannotWriteError as error:
+                if self._stop.is_set():
                     raise
                 logger.log(
                     logging.DEBUG if told else logging.ERROR,

@@ -69,8 +69,11 @@ class DirectRuns:
         if self._records is None:
             raise Unexpected("the database's file cannot be read here")
         # Which runs and jobs there are is known from it alone.
-        if index.snapshot < end:
-            index.refresh()
+        if index.snapshot < end and index.lock.acquire(blocking=False):  # nobody waits for who fills it anew
+            try:
+                index.refresh()
+            finally:
+                index.lock.release()
         if index.snapshot < end:
             raise Unexpected("the index is behind what can be read")
 

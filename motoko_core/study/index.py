@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import transaction
+from ZODB.utils import p64, u64
 
 from motoko_core.interfaces import RunChange
 from motoko_core.study.plain_objects import Unexpected
@@ -254,7 +255,13 @@ class RunIndex:
 
         def get(oid: bytes) -> Any:
             if not opened:
-                opened.append(self._study.db.open(transaction.TransactionManager(), before=end))
+                storage = self._study.db.storage
+                if p64(u64(storage.lastTransaction()) + 1) < end:
+                    storage.catch_up()  # the file is ahead of what the server has told
+                try:
+                    opened.append(self._study.db.open(transaction.TransactionManager(), before=end))
+                except ValueError as error:  # it is in the future: the file is not the server's
+                    raise Unexpected(str(error)) from error
             return opened[0].get(oid)
 
         try:

@@ -179,7 +179,7 @@ def job_text(task: LaunchTask, script: str, job_variable: str) -> str:
     it would write a state, perhaps when the run has long been started again.
     """
     # As the generators' `_machine` module reads it.
-    here = "$HOSTNAME//$(cat /proc/sys/kernel/random/boot_id 2> /dev/null)/:$$"
+    here = "$HOSTNAME/$(cat /proc/sys/kernel/random/boot_id 2> /dev/null)/:$$"
     job = f"${{{job_variable}:-{here}}}" if job_variable else here
     programs = str(Path(sys.executable).parent)
     names = [task.tag, str(task.directory), script, str(task.stdout), str(task.stderr)]

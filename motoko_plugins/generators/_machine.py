@@ -2,31 +2,30 @@
 
 The name of a host changes while its processes go on: that of a laptop with the network, that of a container
 when it is made anew. So more is written down. What executes a job calls itself
-``<host>/<machine>/<boot>/<start>:<process id>``; what a system does not tell is empty, and earlier versions
-wrote ``<host>:<process id>``.
+``<host>/<boot>/<start>:<process id>``; what a system does not tell is empty, and earlier versions wrote
+``<host>:<process id>``.
 
 - boot: of this start of the kernel, ``/proc/sys/kernel/random/boot_id`` (random(4)). Containers share it.
-- machine: of this installation, ``/etc/machine-id`` (machine-id(5), which asks not to publish it as it is).
-  It tells after a restart that what was begun before is over.
 - start: when the process was started, in ticks since the kernel was, field 22 of ``/proc/<pid>/stat``
   (proc(5)). A container that is made anew gives the process ids of the old one again.
+
+``/etc/machine-id`` would tell after a restart that what was begun before is over, even if the name has
+changed; but machines that were made from one image share it, and a job at work there must not count as lost.
 """
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_MACHINE = Path("/etc/machine-id")
 
 
 def machine() -> str:
-    """Return the words for this machine: ``<host>/<machine>/<boot>``."""
-    return "/".join((socket.gethostname(), _machine_id(), _boot_id()))
+    """Return the words for this machine: ``<host>/<boot>``."""
+    return f"{socket.gethostname()}/{_boot_id()}"
 
 
 def host_of(job: str) -> str:
@@ -36,15 +35,13 @@ def host_of(job: str) -> str:
 
 def is_elsewhere(job: str) -> bool:
     """Whether a job may be under way where its processes cannot be seen from here."""
-    host, its_machine, boot, _ = _parts(job)
-    if boot and boot == _boot_id():
-        return False
-    return host != socket.gethostname() and (not its_machine or its_machine != _machine_id())
+    host, boot, _ = _parts(job)
+    return host != socket.gethostname() and not (boot and boot == _boot_id())
 
 
 def may_be(job: str, pid: int) -> bool:
     """Whether a process here, of the same number, may be what the job calls itself, and not a later one."""
-    _, _, boot, start = _parts(job)
+    _, boot, start = _parts(job)
     if boot and boot != _boot_id():
         return False
     return not start or start == start_of(pid)
@@ -59,23 +56,13 @@ def start_of(pid: int) -> str:
     return ""
 
 
-def _parts(job: str) -> tuple[str, str, str, str]:
-    words = job.rpartition(":")[0].split("/")
-    host, machine, boot, start = [*words, "", "", ""][:4]
-    return host, machine, boot, start
+def _parts(job: str) -> tuple[str, str, str]:
+    host, boot, start = [*job.rpartition(":")[0].split("/"), "", ""][:3]
+    return host, boot, start
 
 
 @cache
 def _boot_id() -> str:
     with suppress(OSError):
         return _BOOT.read_text().strip()
-    return ""
-
-
-@cache
-def _machine_id() -> str:
-    with suppress(OSError):
-        text = _MACHINE.read_text().strip()
-        if text and text != "uninitialized":
-            return hashlib.sha256(f"motoko {text}".encode()).hexdigest()[:16]
     return ""

@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path
+from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path, read_exit_record
 from motoko_plugins.generators._commands import execute
 from motoko_plugins.generators._records import forbid
 from motoko_plugins.generators._scheduler import Phase, Scheduler, Seen, Settings
@@ -308,11 +308,24 @@ class Follower:
                     message += "; the run had not begun"
                 is_told = record is None or seen.reason is not None or record.exit_code is None
                 self._finish(job, task, record, seen, message if is_told else "")
-        if again and len(again) == len(job.tasks):  # the others are looked at again
+        # (If not all of them go again, the others are looked at again.)
+        if again and len(again) == len(job.tasks) and self._can_go_again(job):
             log.info("%d runs of job %s had not begun; they are submitted again", len(again), job.job_ids)
-            for task in again:  # their job is over: nobody else writes there
-                exit_record_path(task.directory, task.tag).unlink(missing_ok=True)
             self._plan(job)
+
+    def _can_go_again(self, job: Job) -> bool:
+        """Whether the run directories let the runs of a job that is over be executed again."""
+        if job.unread_since is not None:
+            return False  # what has ended well meanwhile is not to be executed twice
+        try:
+            for task in job.tasks:
+                if not job.kills and read_exit_record(task.directory, task.tag) is not None:
+                    return False
+                exit_record_path(task.directory, task.tag).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("the run directories of job %s are out of reach: %s", job.name, error)
+            return False
+        return True
 
     def _may_come(self, job: Job, now: float) -> bool:
         """Whether a record may still be on its way here, over a network file system."""
@@ -322,12 +335,14 @@ class Follower:
         """Whether a run that a job leaves behind is submitted again.
 
         If we have cancelled the job because of another of its runs; or else if it had not begun, unless
-        somebody has cancelled the job, or none of its runs had begun: the next job would not do better.
+        somebody has cancelled the job, or none of its runs had begun: the next job would not do better. One
+        of which nobody can tell whether it had begun ends as the scheduler says.
         """
         if job.kills:
             return task.tag not in job.cancelled
         has_succeeded = seen.reason is None and seen.exit_code == 0
-        return record is None and job.has_begun and not has_succeeded and seen.reason != "CANCELLED"
+        had_not_begun = record is None and job.has_begun and job.unread_since is None
+        return had_not_begun and not has_succeeded and seen.reason != "CANCELLED"
 
     def _is_lost(self, job: Job, now: float) -> bool:
         """Whether a missing job has been missing for too long to come back."""
@@ -348,7 +363,8 @@ class Follower:
             self._queue_due = min(self._queue_due, now + max(self._short_s, self._patience_s(job) / 4))
             return
         if job.stage is Stage.UNCLEAR and record is None:
-            self._retry(job)
+            if job.unread_since is None:
+                self._retry(job)
             return
         if record is None and not forbid(task):
             return  # it has begun just now

@@ -248,6 +248,7 @@ def _start() -> str:
 def _begin(record: str, line: bytes) -> int:
     """Make the record of a job; whoever makes it may execute the run, nobody else."""
     descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+    _lock(descriptor)
     try:
         if os.write(descriptor, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), record)
@@ -255,10 +256,20 @@ def _begin(record: str, line: bytes) -> int:
         os.unlink(record)  # noqa: PTH108 - no pathlib here
         os.close(descriptor)
         raise
-    # Whoever sees the file, if not our processes (in a container beside ours), sees that we are at work.
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
+
+
+def _lock(descriptor: int) -> None:
+    """Have whoever sees the file, and not our processes (from another container), see that we are at work."""
+    for _ in range(100):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # somebody is just looking
+            time.sleep(0.0001)
+        except OSError:  # some file systems have no locks
+            return
+        else:
+            return
 
 
 def _finish(record: int, code: int) -> None:
@@ -274,4 +285,6 @@ if __name__ == "__main__":
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.set_inheritable(False)  # jobs would keep it open when the spawner has died
-    Spawner(connection, int(sys.argv[2]), sys.argv[3], sys.argv[4]).serve()
+    # A launcher that was at work before an upgrade gives three arguments.
+    machine = sys.argv[4] if len(sys.argv) > 4 else socket.gethostname()
+    Spawner(connection, int(sys.argv[2]), sys.argv[3], machine).serve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -11,6 +12,7 @@ from ZODB.POSException import ConflictError
 
 from motoko_core import cleaning
 from motoko_core.cleaning import clean
+from motoko_core.errors import MotokoError
 from motoko_core.launch import records
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.service import Service
@@ -104,6 +106,47 @@ def test_the_directory_of_a_run_that_waits_is_not_removed_under_a_launcher(
     assert len(removed) == 1
     assert not directory.exists()
     assert [entries_of(scripts, run)["state"] for run in (first, second)] == ["CREATED"] * 2
+
+
+def test_the_next_clean_goes_on_where_one_was_killed(
+    scripts: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = map(str, create_tasks(scripts, label=["true", "false"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(cleaning, "_remove", Mock(side_effect=KeyboardInterrupt))
+        transact_until_then = cleaning.transact
+        patch.setattr(
+            cleaning,
+            "transact",
+            lambda what, work: None if "release" in what else transact_until_then(what, work),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            clean(scripts.mult, [number(run)])
+    assert entries_of(scripts, run)["state"] == "TOBELAUNCHED"
+    cleaning.refuse_under_way(scripts.mult, [number(run), number(other)])
+    assert clean(scripts.mult, [number(run), number(other)]) == 2
+    for reference in (run, other):
+        entries = entries_of(scripts, reference)
+        assert entries["state"] == "CREATED"
+        assert "cancel" not in entries
+
+
+def test_of_two_that_clean_the_same_run_one_is_told(
+    scripts: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = create_tasks(scripts, label="true")
+    remove = cleaning._remove
+
+    def clean_meanwhile(directories: list[Path]) -> None:
+        monkeypatch.setattr(cleaning, "_remove", remove)
+        assert clean(scripts.mult, [number(run)]) == 1
+        scripts.mult.database.db.storage.catch_up()
+        remove(directories)
+
+    monkeypatch.setattr(cleaning, "_remove", clean_meanwhile)
+    with contextlib.suppress(MotokoError):
+        clean(scripts.mult, [number(run)])
+    assert entries_of(scripts, run)["state"] == "CREATED"
 
 
 def test_runs_that_could_not_be_cleaned_wait_as_before(
