@@ -226,3 +226,22 @@ async def test_a_job_whose_record_cannot_be_read_is_judged_when_it_can(
         kept.rename(record)
         (end,) = await ends(task)
     assert (end.exit_code, end.reason, end.message) == (7, None, "")
+
+
+async def test_a_run_that_has_begun_is_not_executed_again_when_its_record_cannot_be_read(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    """Its end is what the scheduler says of it."""
+    task = runs(WAITS + "exit 7")
+    record = exit_record_path(task.directory, task.tag)
+    generator = slurm(lost_after_s=0.5)
+    async with following(generator) as ends:
+        await generator.submit([task])
+        await until(lambda: generator._by_tag[task.tag].has_begun)
+        kept = record.rename(record.with_name("kept"))
+        record.symlink_to(record)
+        (task.directory / "end").touch()
+        (end,) = await ends(task)
+        kept.rename(record)
+    assert end.exit_code == 7
+    assert executions(runs) == [1]

@@ -122,6 +122,34 @@ async def test_a_job_at_work_is_followed_by_the_next_launcher(
     assert len((tmp_path / "log").read_text()) == 1
 
 
+async def test_a_cancellation_during_a_long_recovery_is_not_forgotten(
+    scripts: Workflow, orphan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generator does not know the job yet when it is told to cancel it."""
+    monkeypatch.setattr("motoko_core.launch.launcher._RECOVERY_PATIENCE_S", 0.0)
+    adopt, cancel = BashGenerator.adopt, BashGenerator.cancel
+    adopting, go_on, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def adopt_late(self: BashGenerator, batch: Any) -> set[str]:
+        adopting.set()
+        await go_on.wait()
+        return await adopt(self, batch)
+
+    async def noted(self: BashGenerator, tags: Sequence[str], **options: Any) -> None:
+        told.set()
+        await cancel(self, tags, **options)
+
+    monkeypatch.setattr(BashGenerator, "adopt", adopt_late)
+    monkeypatch.setattr(BashGenerator, "cancel", noted)
+    async with launching(scripts):
+        await asyncio.wait_for(adopting.wait(), TIMEOUT_S)
+        set_state(scripts, orphan, "launched", cancel=entries_of(scripts, orphan)["handle"]["tag"])
+        await asyncio.wait_for(told.wait(), TIMEOUT_S)
+        go_on.set()
+        (entries,) = await settled(scripts, orphan)
+    assert entries["failure"]["reason"] == "CANCELLED"
+
+
 def record_of(workflow: Workflow, run: str) -> ExitRecord | None:
     entries = entries_of(workflow, run)
     return read_exit_record(Path(entries["run_path"]), entries["handle"]["tag"])

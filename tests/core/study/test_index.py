@@ -377,6 +377,24 @@ def test_run_with_an_object_among_its_values_is_read_by_itself(
     assert follower.workflow.mult.database.db.storage.file is not None
 
 
+def test_objects_of_a_later_time_than_the_server_has_told_of_are_not_had(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file may be ahead for a moment; if it stays ahead, it is not the server's."""
+    (reference,) = create_tasks(workflow, x=1)
+    index, storage = workflow.mult.database.index, workflow.mult.database.db.storage
+    index.refresh()
+    oid = index.rows.oid(number(reference))
+    end = p64(u64(storage.lastTransaction()) + 1)
+    with index._as_of(end) as get:
+        assert get(oid)._p_oid == oid
+    caught_up: list[bool] = []
+    monkeypatch.setattr(storage, "catch_up", lambda: caught_up.append(True))
+    with index._as_of(p64(u64(end) + 2**32)) as get, pytest.raises(Unexpected, match="future"):
+        get(oid)
+    assert caught_up == [True]
+
+
 # ------------------------------------------------------------------ telling
 
 
