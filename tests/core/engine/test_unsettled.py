@@ -15,8 +15,8 @@ from tests.conftest import TIMEOUT_S, create_tasks, orchestrate, set_state
 from tests.driving import Clock, Firings, settle
 
 REASON = {"reason": "EXIT_CODE", "exit_code": 3, "attempt": 1, "stderr": "no license"}
-
-
+#: Of a run that a launcher has in hand.
+HELD = '{"tag": "motoko-mult-1"}'
 #: More than the ticks after which a quiet workflow is given up.
 LONG = 8
 
@@ -46,7 +46,7 @@ async def test_handlers_are_asked_when_the_launcher_has_written_the_reason(workf
         workflow.add_error_handler(f=recorder)
         with held(workflow.mult.launcher_lock, "a launcher", ""):
             waiter = asyncio.ensure_future(wait_for(workflow))
-            set_state(workflow, reference, "FAILED", handle="{}")
+            set_state(workflow, reference, "FAILED", handle=HELD)
             await announced(workflow)
             asked_early.extend(recorder.asked)
             assert not waiter.done()
@@ -68,7 +68,7 @@ async def test_handlers_are_asked_when_the_launcher_has_died(workflow: Workflow)
     async def main(workflow: Workflow) -> None:
         workflow.add_error_handler(f=recorder)
         with held(workflow.mult.launcher_lock, "a launcher", ""):
-            set_state(workflow, reference, "FAILED", handle="{}")
+            set_state(workflow, reference, "FAILED", handle=HELD)
             await announced(workflow)
         await workflow.mult.createTask(x=1.0)
 
@@ -78,7 +78,7 @@ async def test_handlers_are_asked_when_the_launcher_has_died(workflow: Workflow)
 
 async def test_whoever_awaits_a_failed_run_without_a_launcher_is_told_at_once(workflow: Workflow) -> None:
     (reference,) = create_tasks(workflow, x=1.0)
-    set_state(workflow, reference, "FAILED", handle="{}")
+    set_state(workflow, reference, "FAILED", handle=HELD)
 
     async def main(workflow: Workflow) -> None:
         with pytest.raises(RunFailed, match=reference):
@@ -91,7 +91,7 @@ async def test_whoever_has_failed_and_tidies_up_is_not_asked_about_when_an_orche
     workflow: Workflow,
 ) -> None:
     (reference,) = create_tasks(workflow, x=1.0)
-    set_state(workflow, reference, "FAILED", handle="{}")
+    set_state(workflow, reference, "FAILED", handle=HELD)
     first, second = Recorder(), Recorder()
 
     async def main(workflow: Workflow) -> None:
@@ -115,7 +115,7 @@ async def test_a_launcher_of_another_study_says_nothing(workflow: Workflow) -> N
     async def main(workflow: Workflow) -> None:
         workflow.add_error_handler(f=recorder)
         with held(workflow.mult.launcher_lock, "a launcher", ""):
-            set_state(workflow, reference, "FAILED", handle="{}")
+            set_state(workflow, reference, "FAILED", handle=HELD)
             await announced(workflow)
         await workflow.mult.createTask(x=1.0)
 
@@ -137,7 +137,7 @@ async def test_the_workflow_goes_on_while_a_run_that_has_failed_tidies_up(
     workflow: Workflow, clock: Clock, main: Any
 ) -> None:
     (reference,) = create_tasks(workflow, x=1.0)
-    set_state(workflow, reference, "FAILED", handle="{}")
+    set_state(workflow, reference, "FAILED", handle=HELD)
     recorder = Recorder()
     workflow.add_error_handler(f=recorder)
     workflow.orchestrator_function = main
@@ -166,7 +166,7 @@ async def test_a_workflow_without_a_launcher_has_stalled_when_its_handlers_were_
         execution = asyncio.create_task(workflow.execute_async())
         await settle()
         # (a run of another name is not ours to wait for)
-        set_state(workflow, reference, "FAILED", handle="{}", **({} if mine else {"run_name": "theirs"}))
+        set_state(workflow, reference, "FAILED", handle=HELD, **({} if mine else {"run_name": "theirs"}))
         await settle()
         await clock.tick(1 if mine else LONG)
         assert execution.done() is not mine
@@ -197,7 +197,7 @@ async def test_functions_hear_of_a_failed_run_after_the_handlers_that_are_asked(
     with held(workflow.mult.launcher_lock, "a launcher", ""):
         execution = asyncio.create_task(workflow.execute_async())
         await settle()
-        set_state(workflow, reference, "FAILED", handle="{}")
+        set_state(workflow, reference, "FAILED", handle=HELD)
         await settle()
         await clock.tick(LONG)
         assert told == []
