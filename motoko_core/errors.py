@@ -69,10 +69,6 @@ class DatabaseFault(StudyError):
     exit_code = 2
 
 
-class CannotWriteError(DatabaseFault):
-    """A database's server refused a transaction, because its disk is full for example; later it may not."""
-
-
 class TaskError(MotokoError):
     """``createTask`` was given something that it cannot store, or a run reference leads nowhere."""
 

@@ -1,6 +1,6 @@
 """Writing into the studies' databases, whatever their servers do meanwhile.
 
-One whose server is silent, or has no room on its disk, does not keep the launcher from the others.
+One whose server is silent does not keep the launcher from the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.POSException import ConflictError
 
-from motoko_core.errors import CannotWriteError, DatabaseFault
+from motoko_core.errors import DatabaseFault
 from motoko_core.session import transact
 from motoko_core.study.direct_runs import DirectRuns
 from motoko_core.study.plain_objects import Unexpected
@@ -35,7 +35,7 @@ _RECONNECT_S = (0.1, 5.0)
 
 
 class Writer:
-    """Transacts; while a server is silent or cannot write, it tries again until the launcher is to stop.
+    """Transacts; while a server is silent, it tries again until the launcher is to stop.
 
     :param stop: set when the launcher is to stop.
     """
@@ -51,11 +51,9 @@ class Writer:
         when the connection was lost.
 
         :raises ClientDisconnected: the server does not answer, and the launcher is to stop.
-        :raises CannotWriteError: its disk is full, for example, and the launcher is to stop.
-        :raises DatabaseFault: the database is damaged.
+        :raises DatabaseFault: the database is damaged, or its disk is full.
         """
         delay_s, longest_s = _RECONNECT_S
-        told = False
         pulse = manager.database.pulse
         while True:
             if not pulse.is_fresh:
@@ -66,16 +64,6 @@ class Writer:
                 if self._stop.is_set():
                     raise
                 pulse.lost()
-            except CannotWriteError as error:
-                if self._stop.is_set():
-                    raise
-                logger.log(
-                    logging.DEBUG if told else logging.ERROR,
-                    "%s waits, and is tried again: %s",
-                    manager.study,
-                    error,
-                )
-                told = True
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay_s)
             delay_s = min(longest_s, 2 * delay_s)

@@ -19,7 +19,7 @@ from ZODB.broken import Broken
 from ZODB.POSException import ConflictError, POSKeyError
 from ZODB.utils import u64
 
-from motoko_core.errors import CannotWriteError, DatabaseFault, MotokoError
+from motoko_core.errors import DatabaseFault, MotokoError
 from motoko_core.session import current_session
 from motoko_core.study.bulk_client import BulkClient
 from motoko_core.study.connection import SpillingConnection
@@ -42,9 +42,9 @@ class MissingObject(DatabaseFault, POSKeyError):  # type: ignore[misc]
     """Something in the database leads to an object that is not there."""
 
 
-def disk_full(title: str, where: object, error: object) -> CannotWriteError:
+def disk_full(title: str, where: object, error: object) -> DatabaseFault:
     """The error that says that what was to be committed did not fit."""
-    return CannotWriteError(
+    return DatabaseFault(
         f"the disk is full: the transaction could not be written to the database of {title} ({error})",
         where=str(where),
         hint="It was taken back; what was committed before is intact. Free space there (`motoko servers` "
@@ -134,12 +134,12 @@ class StudyClient(BulkClient):
         except (OSError, ServerException) as error:
             raise self._refused(error) from error
 
-    def _refused(self, error: Exception) -> CannotWriteError:
+    def _refused(self, error: Exception) -> DatabaseFault:
         server = self._motoko_server
         number = errno_of(error)
         if number in _FULL:
             return disk_full(server.title, server.data, os.strerror(number))
-        return CannotWriteError(
+        return DatabaseFault(
             f"the server of {server.title} cannot write the transaction: {_text(error)}",
             where=str(server.data),
             hint=f"It was taken back. The server's log is {server.directory / 'zeo.log'}.",

@@ -17,8 +17,6 @@ from bisect import bisect_left
 from contextlib import suppress
 from pathlib import Path
 
-from ZODB.utils import p64, u64, z64
-
 from motoko_core.study.plain_objects import Records, Unexpected
 
 _MAGIC = b"FS30"
@@ -70,11 +68,12 @@ class RecordFile(Records):
     @property
     def last(self) -> bytes:
         """The id of the last transaction."""
-        return bytes(p64(self._transactions[-1])) if self._transactions else bytes(z64)
+        last = self._transactions[-1] if self._transactions else 0
+        return last.to_bytes(8, "big")
 
     def has(self, transaction: bytes) -> bool:
         """Whether a transaction was taken in."""
-        known, tid = self._transactions, u64(transaction)
+        known, tid = self._transactions, int.from_bytes(transaction, "big")
         place = bisect_left(known, tid)
         return place < len(known) and known[place] == tid
 

@@ -416,23 +416,6 @@ async def test_a_silent_server_holds_up_its_own_study_alone(two: Workflow, fifo:
     assert entries["failure"]["exit_code"] == 3
 
 
-async def test_a_full_disk_holds_up_its_own_study_alone(
-    two: Workflow, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    runs = create_tasks(two, label=f"echo mult.$BLACKDYNAMITE_RUN_ID >> {tmp_path}/log", n=[1, 2])
-    server = two.mult.database.server
-    limit_files(server, server.data.stat().st_size)
-    async with launching(two):
-        others = create_tasks(two, study="add", label="true", x=[1, 2, 3])
-        await settled(two, *others)
-        assert [entries_of(two, run)["state"] for run in runs] == ["CREATED"] * 2
-        limit_files(server, -1)
-        ends = await settled(two, *runs)
-    assert {entries["state"] for entries in ends} == {"FINISHED"}
-    assert sorted((tmp_path / "log").read_text().split()) == runs
-    assert caplog.text.count("the disk is full") == 1
-
-
 async def test_a_study_that_cannot_be_written_does_not_keep_the_others_when_the_launcher_stops(
     two: Workflow, fifo: Path
 ) -> None:
