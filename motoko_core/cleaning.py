@@ -62,8 +62,12 @@ def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False,
     def work(batch: Sequence[int], mark: str) -> list[Path]:
         present = _present(manager, batch)
         others = [(run_id, run) for run_id, run in present if run.entries.get(CANCEL) != mark]
-        if taken := [f"{manager.study}.{run_id}" for run_id, run in others if _is_claimed(run.entries)]:
-            raise MotokoError(f"another `motoko clean` is at work on {', '.join(taken)}")
+        # One that waits, and is not ours, may be launched while its directory is removed.
+        if taken := [f"{manager.study}.{run_id}" for run_id, run in others if _waits(run.entries, force)]:
+            raise MotokoError(
+                f"these runs were reset meanwhile, by another `motoko clean` perhaps: {', '.join(taken)}",
+                hint="Call `motoko clean` again.",
+            )
         if not force:
             _refuse(manager, others)
         directories = [_directory(manager, run_id, run) for run_id, run in present]
@@ -107,10 +111,8 @@ def _claimed(manager: TaskManager, run_ids: Sequence[int], force: bool) -> Itera
 
     def claim() -> None:
         for _, run in _present(manager, run_ids):
-            entries = run.entries
-            waits = entries.get("state") == CREATED and (force or not tag_of(entries))
-            if waits or _is_claimed(entries):
-                entries.update({"state": TOBELAUNCHED, CANCEL: mark})
+            if _waits(run.entries, force):
+                run.entries.update({"state": TOBELAUNCHED, CANCEL: mark})
 
     def release() -> None:
         for _, run in _present(manager, run_ids):
@@ -125,6 +127,11 @@ def _claimed(manager: TaskManager, run_ids: Sequence[int], force: bool) -> Itera
         with contextlib.suppress(StorageError):  # the next one takes them over
             transact(f"clean {manager.study}: release", release)
         raise
+
+
+def _waits(entries: Mapping[str, Any], force: bool) -> bool:
+    """Whether a run waits for a launcher, or for a process that cleans it."""
+    return _is_claimed(entries) or (entries.get("state") == CREATED and (force or not tag_of(entries)))
 
 
 def _is_claimed(entries: Mapping[str, Any]) -> bool:

@@ -40,7 +40,7 @@ def state_of(entries: Mapping[str, Any]) -> str | None:
     return state if state is None or isinstance(state, str) else repr(state)
 
 
-def failure_of(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+def stored_failure(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     """What was told of a run's latest failure; a study may have a parameter of this name."""
     failure = entries.get("failure")
     return failure if isinstance(failure, Mapping) else {}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
+from motoko_core.entries import stored_failure
 from motoko_core.errors import RunFailed, TaskError
 from motoko_core.session import Session, current_session
 from motoko_core.states import is_active, is_failure
@@ -60,7 +61,7 @@ def _waiting(session: Session, what: str) -> Iterator[None]:
 def describe_failure(task_manager: TaskManager, run: Any) -> str:
     """One line on a failed run, and the end of its standard error."""
     entries = run.entries
-    failure = entries.get("failure") or {}
+    failure = stored_failure(entries)
     text = f"{task_manager.study}.{entries['id']} is {entries.get('state')}"
     if failure.get("reason"):
         code = failure.get("exit_code")
@@ -163,7 +164,7 @@ def _is_done(manager: TaskManager, run_id: int) -> bool:
         current_session().checkpoint()  # the reason may be newer than this session's snapshot
         run = manager.database.base._get_runs().entries.get(run_id)
         if run is not None and is_failure(run.entries.get("state")):
-            failure = run.entries.get("failure") or {}
+            failure = stored_failure(run.entries)
             if failure.get("ignored"):
                 return True
             if manager.workflow.is_undecided(manager, run_id, failure.get("attempt", 1)):

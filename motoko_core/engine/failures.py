@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from motoko_core.engine.actions import accepted_arguments
 from motoko_core.engine.firing import call, no_action
+from motoko_core.entries import stored_failure
 from motoko_core.errors import WorkflowAborted
 from motoko_core.interfaces import Abort, Decision, ErrorHandler, Failure, Ignore, Retry
 from motoko_core.selection import describe_failures
@@ -26,7 +27,7 @@ logger = logging.getLogger("motoko")
 def failure_of(manager: TaskManager, run: Any) -> Failure:
     """What is known about a failed run."""
     entries = run.entries
-    stored = dict(entries.get("failure") or {})
+    stored = dict(stored_failure(entries))
     return Failure(
         task=f"{manager.study}.{entries['id']}",
         task_manager=manager.study,
@@ -71,7 +72,7 @@ def handle(
                 continue
             if manager.workflow.run_name not in (None, run.entries.get("run_name")):
                 continue
-            if (run.entries.get("failure") or {}).get("ignored"):
+            if stored_failure(run.entries).get("ignored"):
                 continue  # decided, by an earlier orchestrator perhaps
             failure = failure_of(manager, run)
             if decided.get(run_id) == failure.attempt:
@@ -96,7 +97,7 @@ def handle(
 
 def _apply(manager: TaskManager, run: Any, failure: Failure, decision: Retry | Ignore, now: float) -> None:
     entries = run.entries
-    stored = dict(entries.get("failure") or {})
+    stored = dict(stored_failure(entries))
     if isinstance(decision, Ignore):
         logger.info("%s failed (%s): ignored", failure.task, failure.reason)
         entries["failure"] = {**stored, "ignored": True}

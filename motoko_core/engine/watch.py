@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from motoko_core.engine.actions import Action, Reference
+from motoko_core.entries import stored_failure
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import RunCondition, WorkflowCondition
 from motoko_core.selection import Task, TaskSelectionEval, hand_out
@@ -185,7 +186,7 @@ class Watch:
         """Whether error handlers that are functions are to hear of a run now, after those that are asked."""
         if is_failure(entries.get("state")) and self.manager.is_settling(entries):
             return False
-        return not (entries.get("failure") or {}).get("ignored")
+        return not stored_failure(entries).get("ignored")
 
     @property
     def constraint(self) -> Constraint:

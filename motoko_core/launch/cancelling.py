@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from motoko_core.entries import CANCEL, failure_of, state_of, tag_of
+from motoko_core.entries import CANCEL, state_of, stored_failure, tag_of
 from motoko_core.errors import AlreadyRunning
 from motoko_core.launch import endings
 from motoko_core.launch.generators import other_service, services
@@ -118,7 +118,7 @@ def _request(manager: TaskManager, run_ids: Sequence[int]) -> dict[int, str | No
     found: dict[int, str | None] = dict.fromkeys(run_ids, _ENDED)  # those that were deleted
     for run_id, run in SessionRuns(manager.database).get(run_ids):
         entries, tag = run.entries, tag_of(run.entries)
-        failure, state = failure_of(entries), state_of(entries)
+        failure, state = stored_failure(entries), state_of(entries)
         waits = state in (CREATED, None)
         if waits:
             endings.cancel(run)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from motoko_core.entries import CANCEL, HANDLE, failure_of, state_of, tag_of
+from motoko_core.entries import CANCEL, HANDLE, state_of, stored_failure, tag_of
 from motoko_core.interfaces import Ended, LaunchTask
 from motoko_core.launch import workspace
 from motoko_core.states import CREATED, FAILED, FINISHED, is_active, is_failure
@@ -37,7 +37,7 @@ def reset(runs: Runs, tags: Mapping[int, str]) -> None:
     """Have runs executed again when the jobs have ended that they have now."""
     for run_id, run in runs.get(tags):
         entries = run.entries
-        if tag_of(run.entries) != tags[run_id] or entries.get(CANCEL) == tags[run_id]:
+        if tag_of(entries) != tags[run_id] or entries.get(CANCEL) == tags[run_id]:
             continue
         if is_active(state_of(entries)):
             entries.update({"state": CREATED, "start_time": None})
@@ -49,7 +49,7 @@ def cancel(run: Run) -> None:
 
 
 def _is_cancelled(run: Run) -> bool:
-    return is_failure(state_of(run.entries)) and failure_of(run.entries).get("reason") == "CANCELLED"
+    return is_failure(state_of(run.entries)) and stored_failure(run.entries).get("reason") == "CANCELLED"
 
 
 def told(ended: Ended, task: LaunchTask) -> str:
@@ -68,7 +68,7 @@ def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
     for run_id, run in runs.get(ends):
         ended, stderr = ends[run_id]
         entries = run.entries
-        if tag_of(run.entries) != ended.tag:
+        if tag_of(entries) != ended.tag:
             continue  # as above
         entries.pop(HANDLE)
         is_marked = entries.pop(CANCEL, None) == ended.tag
@@ -88,5 +88,5 @@ def fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
     entries = run.entries
     if not is_failure(state_of(entries)):
         entries["state"] = FAILED
-    attempt = failure_of(run.entries).get("attempt", 1)
+    attempt = stored_failure(run.entries).get("attempt", 1)
     entries["failure"] = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}

@@ -104,12 +104,12 @@ def launch(
     for run_id, run in runs.get(tags):
         tag, entries = tags[run_id], run.entries
         if state_of(entries) == CREATED:
-            if tag_of(run.entries) == tag:  # it was ours already, and was reset before a generator got it
+            if tag_of(entries) == tag:  # it was ours already, and was reset before a generator got it
                 entries.pop(HANDLE)
-            if tag_of(run.entries):
+            if tag_of(entries):
                 continue
             entries.pop(CANCEL, None)  # of an earlier execution
-        elif state_of(entries) != generator.launched_state or tag_of(run.entries) != tag:
+        elif state_of(entries) != generator.launched_state or tag_of(entries) != tag:
             continue  # somebody else has taken it, or it was cancelled
         elif entries.get(CANCEL) == tag:  # it is ours already, and no generator has got it
             entries.pop(HANDLE)
@@ -125,7 +125,7 @@ def launch(
             }
         )
         with apart(run_id, refused):
-            if entries.get(HANDLE) and not tag_of(run.entries):
+            if entries.get(HANDLE) and not tag_of(entries):
                 raise TaskError(
                     f"{manager.study}.{run_id} has an entry {HANDLE!r} that no launcher has written",
                     hint="Motoko keeps there what finds the run's job. Give a parameter another name.",
@@ -133,7 +133,7 @@ def launch(
             task = task_of(manager, runs, run_id, run, tag, service.settings)
             found.append((run, task, *_files_of(manager, runs, task, run.configfiles)))
         if run_id in refused:
-            if tag_of(run.entries):
+            if tag_of(entries):
                 entries.pop(HANDLE)  # ours: this is done again
             endings.fail(run, "SUBMIT", None, refused[run_id])
     intents = generator.intents([task for _, task, _, _ in found])

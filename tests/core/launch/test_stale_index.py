@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -144,7 +143,7 @@ def test_of_two_that_clean_the_same_run_one_is_told(
         remove(directories)
 
     monkeypatch.setattr(cleaning, "_remove", clean_meanwhile)
-    with contextlib.suppress(MotokoError):
+    with pytest.raises(MotokoError, match="were reset meanwhile"):
         clean(scripts.mult, [number(run)])
     assert entries_of(scripts, run)["state"] == "CREATED"
 
