@@ -9,11 +9,15 @@ from typing import Any
 
 #: A text, not a mapping: when a script and the launcher change a run at the same time, the database merges
 #: the changes only if all values of the run can be ordered.
-HANDLE = "handle"
+HANDLE = "motoko_handle"
 #: Set on a run that a launcher has in hand: it is to be cancelled. The tag of the execution that is meant.
-CANCEL = "cancel"
-#: Entries in which Motoko keeps how a run is executed. A parameter of such a name would lose its value.
-OF_AN_EXECUTION = (HANDLE, "failure", "not_before", CANCEL)
+CANCEL = "motoko_cancel"
+#: Why the latest execution failed; a mapping with ``reason``, ``exit_code``, ``attempt`` and ``stderr``.
+FAILURE = "motoko_failure"
+#: A run is not executed before this time, in seconds since the epoch.
+NOT_BEFORE = "motoko_not_before"
+#: Entries in which Motoko keeps how a run is executed. No parameter has such a name by accident.
+OF_AN_EXECUTION = (HANDLE, FAILURE, NOT_BEFORE, CANCEL)
 
 
 def handle_of(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,8 +45,8 @@ def state_of(entries: Mapping[str, Any]) -> str | None:
 
 
 def stored_failure(entries: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was told of a run's latest failure; a study may have a parameter of this name."""
-    failure = entries.get("failure")
+    """What was told of a run's latest failure; what no launcher has written is none."""
+    failure = entries.get(FAILURE)
     return failure if isinstance(failure, Mapping) else {}
 
 

@@ -58,7 +58,7 @@ def scripts(launch_directory: Path) -> Iterator[Workflow]:
             for run in manager.base._get_runs().entries.values():
                 if is_active(run.entries.get("state")):
                     run.entries["state"] = "RETIRED"
-                run.entries.pop("handle", None)
+                run.entries.pop("motoko_handle", None)
 
     transact("the end of a test", retire)
     lifecycle.disconnect(workflow)
@@ -111,7 +111,7 @@ def entries_of(workflow: Workflow, reference: str) -> dict[str, Any]:
 
     def read() -> dict[str, Any]:
         entries = look()
-        return {**entries, "handle": handle_of(entries)} if entries.get("handle") else entries
+        return {**entries, "motoko_handle": handle_of(entries)} if entries.get("motoko_handle") else entries
 
     return transact("the test", read)
 
@@ -136,7 +136,7 @@ async def until(
 
 def is_settled(entries: dict[str, Any]) -> bool:
     """Whether a run is over, and the launcher has written so."""
-    return not is_active(entries["state"]) and "handle" not in entries
+    return not is_active(entries["state"]) and "motoko_handle" not in entries
 
 
 async def settled(workflow: Workflow, *references: str, timeout_s: float = TIMEOUT_S) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from motoko_core.cli import counts
 from motoko_core.cli.context import find_workflow_file, open_file
 from motoko_core.cli.output import complain, say, table
 from motoko_core.cli.parser import ArgumentParser, add_study, add_verbose
+from motoko_core.entries import stored_failure
 from motoko_core.interfaces import CliCommand
 from motoko_core.states import is_failure
 
@@ -90,8 +91,8 @@ def _runs(content: Snapshot) -> list[dict[str, Any]]:
         listed = {key: entries.get(key) for key in ("job_id", "run_name", "event_name", "state")}
         job = content.job(entries.get("job_id"))
         parameters = {} if job is None else {k: v for k, v in job.entries.items() if k != "id"}
-        failure = entries.get("failure") if is_failure(entries.get("state")) else None
-        found.append({"id": run.id, **listed, "job": parameters, "failure": failure})
+        failure = stored_failure(entries) if is_failure(entries.get("state")) else None
+        found.append({"id": run.id, **listed, "job": parameters, "failure": failure or None})
     return found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from motoko_core.cli.context import find_workflow_file, open_file, require_created
 from motoko_core.cli.output import complain
+from motoko_core.entries import stored_failure
 from motoko_core.errors import TaskError
 from motoko_core.interfaces import CliCommand
 from motoko_core.states import is_active, is_failure
@@ -92,8 +93,8 @@ def _follow(watch: RunWatch, output: Output) -> int:
 
 
 def _outcome(entries: Mapping[str, Any]) -> str:
-    state, failure = str(entries.get("state")), entries.get("failure")
-    if not is_failure(state) or not isinstance(failure, Mapping):
+    state, failure = str(entries.get("state")), stored_failure(entries)
+    if not is_failure(state) or not failure:
         return state
     code = failure.get("exit_code")
     return f"{state} ({failure.get('reason')}" + (f", exit code {code})" if code is not None else ")")
@@ -116,9 +117,9 @@ def _why_nothing(watch: RunWatch, entries: Mapping[str, Any], output: Output) ->
         return f"the directory of {what} is gone{elsewhere}: {directory}"
     begun = "has written nothing yet" if is_active(state) else "has left no such file"
     text = f"{what} is {_outcome(entries)}, and {begun}: {output.names(entries)} in {directory}"
-    failure = entries.get("failure")
+    failure = stored_failure(entries)
     # Why it was refused, lost or cancelled: whoever asks for its output has nothing else to look at.
-    told = failure.get("stderr") if is_failure(str(state)) and isinstance(failure, Mapping) else None
+    told = failure.get("stderr") if is_failure(str(state)) else None
     return f"{text}\n{str(told).rstrip()}" if told else text
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from motoko_core.engine.actions import accepted_arguments
 from motoko_core.engine.firing import call, no_action
-from motoko_core.entries import stored_failure
+from motoko_core.entries import FAILURE, NOT_BEFORE, stored_failure
 from motoko_core.errors import WorkflowAborted
 from motoko_core.interfaces import Abort, Decision, ErrorHandler, Failure, Ignore, Retry
 from motoko_core.selection import describe_failures
@@ -100,7 +100,7 @@ def _apply(manager: TaskManager, run: Any, failure: Failure, decision: Retry | I
     stored = dict(stored_failure(entries))
     if isinstance(decision, Ignore):
         logger.info("%s failed (%s): ignored", failure.task, failure.reason)
-        entries["failure"] = {**stored, "ignored": True}
+        entries[FAILURE] = {**stored, "ignored": True}
         return
     logger.info(
         "%s failed (%s), attempt %d: again in %g s",
@@ -110,9 +110,9 @@ def _apply(manager: TaskManager, run: Any, failure: Failure, decision: Retry | I
         decision.delay_s,
     )
     entries.update(run_entries(decision.changes, manager.study_config.run, study=manager.study))
-    entries["failure"] = {**stored, "attempt": failure.attempt + 1}
+    entries[FAILURE] = {**stored, "attempt": failure.attempt + 1}
     if decision.delay_s > 0:
-        entries["not_before"] = now + decision.delay_s
+        entries[NOT_BEFORE] = now + decision.delay_s
     entries["state"] = CREATED
 
 

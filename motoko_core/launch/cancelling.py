@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from motoko_core.entries import CANCEL, state_of, stored_failure, tag_of
+from motoko_core.entries import CANCEL, NOT_BEFORE, state_of, stored_failure, tag_of
 from motoko_core.errors import AlreadyRunning
 from motoko_core.launch import endings
 from motoko_core.launch.generators import other_service, services
@@ -122,7 +122,7 @@ def _request(manager: TaskManager, run_ids: Sequence[int]) -> dict[int, str | No
         waits = state in (CREATED, None)
         if waits:
             endings.cancel(run)
-            entries.pop("not_before", None)
+            entries.pop(NOT_BEFORE, None)
         if tag:
             # Also if it was reset, or its script has said how it ended: the job is still there.
             if entries.get(CANCEL) != tag:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from motoko_core.entries import CANCEL, HANDLE, state_of, stored_failure, tag_of
+from motoko_core.entries import CANCEL, FAILURE, HANDLE, state_of, stored_failure, tag_of
 from motoko_core.interfaces import Ended, LaunchTask
 from motoko_core.launch import workspace
 from motoko_core.states import CREATED, FAILED, FINISHED, is_active, is_failure
@@ -89,4 +89,4 @@ def fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
     if not is_failure(state_of(entries)):
         entries["state"] = FAILED
     attempt = stored_failure(run.entries).get("attempt", 1)
-    entries["failure"] = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}
+    entries[FAILURE] = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from motoko_core.entries import tag_of
+from motoko_core.entries import NOT_BEFORE, tag_of
 from motoko_core.states import CREATED
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class WaitingRuns:
     What one change costs does not grow with the number of runs that wait.
 
     :param machines: values of ``machine_name`` that are ours.
-    :param wall_clock: seconds since 1970, which ``not_before`` of a run is compared with.
+    :param wall_clock: seconds since 1970, which ``NOT_BEFORE`` of a run is compared with.
     """
 
     def __init__(
@@ -115,8 +115,8 @@ class WaitingRuns:
 
 
 def _due(row: Mapping[str, Any]) -> float:
-    """``not_before`` of a run; nonsense counts as no time."""
-    due = row.get("not_before")
+    """``NOT_BEFORE`` of a run; nonsense counts as no time."""
+    due = row.get(NOT_BEFORE)
     if not isinstance(due, (int, float)):
         return 0.0
     return float(min(max(0.0, due), _FAR))  # in this order, what is not a number becomes 0

@@ -21,7 +21,7 @@ import attrs
 import BlackDynamite
 from ZODB.POSException import POSError
 
-from motoko_core.entries import CANCEL, HANDLE, handle_of, state_of, tag_of
+from motoko_core.entries import CANCEL, HANDLE, NOT_BEFORE, handle_of, state_of, tag_of
 from motoko_core.errors import MotokoError, TaskError
 from motoko_core.interfaces import LaunchTask
 from motoko_core.launch import endings, workspace
@@ -116,7 +116,7 @@ def launch(
             entries.pop(CANCEL)
             endings.cancel(run)
             continue
-        entries.pop("not_before", None)
+        entries.pop(NOT_BEFORE, None)
         entries.update(
             {
                 "run_path": f"{directory}/run-{run_id}",

@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from motoko_core.entries import OF_AN_EXECUTION
+
 #: Entries of a run that say how it was made or how far it is; they do not tell runs apart.
 _BOOKKEEPING = frozenset(
     {
         *("id", "state", "start_time", "last_step", "last_step_time", "run_path", "exec", "event_name"),
-        *("workflow", "blackdynamite_version", "python_requirements", "failure", "handle", "not_before"),
-        "cancel",
+        *("workflow", "blackdynamite_version", "python_requirements"),
+        *OF_AN_EXECUTION,
     }
 )
 #: Bytes of a job's parameters that stand in the index as they are.

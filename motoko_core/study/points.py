@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import Any
 
-from motoko_core.entries import CANCEL, HANDLE
+from motoko_core.entries import CANCEL, FAILURE, HANDLE
 from motoko_core.errors import TaskError, nearest
 from motoko_core.study import blackdynamite as bd
 
-#: (``not_before`` has an effect: the run is not executed before that time.)
-_REFUSED = ("id", "job_id", "state", HANDLE, "failure", CANCEL)
+#: (A time in ``NOT_BEFORE`` has an effect: the run is not executed before that time.)
+_REFUSED = ("id", "job_id", "state", HANDLE, FAILURE, CANCEL)
 
 
 def convert(value: Any, wanted: type | None, name: str, *, study: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from motoko_core.entries import CANCEL, FAILURE, HANDLE, NOT_BEFORE
 from motoko_core.study.plain_snapshot import record_of
 from motoko_core.study.quantities import LastQuantities
 from motoko_core.study.values import prefetch
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 _FIRST = ("id", "job_id", "run_name", "state")
 #: Entries that say how a run was made and executed; they come last.
 _BOOKKEEPING = (
-    *("event_name", "start_time", "last_step", "last_step_time", "failure", "nproc", "machine_name"),
+    *("event_name", "start_time", "last_step", "last_step_time", FAILURE, "nproc", "machine_name"),
     *(
         "run_path",
         "exec",
         "workflow",
-        "handle",
-        "cancel",
-        "not_before",
+        HANDLE,
+        CANCEL,
+        NOT_BEFORE,
         "blackdynamite_version",
         "python_requirements",
     ),

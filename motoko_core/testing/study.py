@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from motoko_core.entries import HANDLE
+from motoko_core.entries import HANDLE, stored_failure
 from motoko_core.launch.generators import services
 from motoko_core.launch.launcher import Launcher
 from motoko_core.session import transact
@@ -107,7 +107,7 @@ class Study:
         assert {i: n for i, n in times.items() if n != 1} == {}, f"run id -> executions; {what}"
         wrong = {}
         for run_id, entries in self.entries().items():
-            failure = entries.get("failure") or {}
+            failure = stored_failure(entries)
             state, reason, code = _ENDS[self.expected[run_id]]
             end = (entries["state"], failure.get("reason"), failure.get("exit_code"))
             # A scheduler may say no more than that it was killed.

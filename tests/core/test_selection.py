@@ -235,7 +235,7 @@ async def test_failed_run_raises_with_everything_that_is_known(workflow: Workflo
     with pytest.raises(RunFailed) as raised:
         await while_waiting(
             create_and_wait(workflow, x=1),
-            lambda: set_state(workflow, reference, "FAILED", failure=failure, run_path="/there"),
+            lambda: set_state(workflow, reference, "FAILED", motoko_failure=failure, run_path="/there"),
         )
     text = str(raised.value)
     assert f"{reference} is FAILED (EXIT_CODE, exit code 3) in /there:" in text
@@ -254,7 +254,7 @@ async def test_ignored_failure_lets_the_waiter_go_on(workflow: Workflow) -> None
     (reference,) = create_tasks(workflow, x=1)
     found = await while_waiting(
         create_and_wait(workflow, x=1),
-        lambda: set_state(workflow, reference, "FAILED", failure={"ignored": True}),
+        lambda: set_state(workflow, reference, "FAILED", motoko_failure={"ignored": True}),
     )
     assert found == [(*numbers([reference]), "FAILED")]
 

@@ -77,13 +77,6 @@ def test_changing_a_study_copy_changes_nothing_else(tmp_path: Path) -> None:
     assert config.raw["job_space"] == {"x": [1]}
 
 
-def test_a_job_parameter_may_have_the_name_of_an_execution_s_entry(tmp_path: Path) -> None:
-    assert study(tmp_path, "study: s\njob: {failure: float, cancel: bool}\n").job.keys() == {
-        "failure",
-        "cancel",
-    }
-
-
 STUDIES = {
     "empty": ("", 1, ["bd.yaml is empty", "study: <name>"]),
     "not YAML": ("study: s\njob: {x: float\n", 3, ["not YAML"]),
@@ -99,14 +92,18 @@ STUDIES = {
     "run text": ("study: s\njob:\nrun: x\n", 3, ["'run' must be a mapping, not str 'x'"]),
     "type": ("study: s\njob:\n  x: flaot\n", 3, ["'job.x' has the unknown type 'flaot'", "mean 'float'?"]),
     "name of an execution's entry": (
-        "study: s\njob:\nrun:\n  y: float\n  Failure: str\n",
+        "study: s\njob:\nrun:\n  y: float\n  Motoko_Failure: str\n",
         5,
-        ["'run' has 'Failure', which Motoko writes itself", "Rename the parameter", "handle, failure"],
+        [
+            "'run' has 'Motoko_Failure', which Motoko writes itself",
+            "Rename the parameter",
+            "motoko_handle, motoko_failure",
+        ],
     ),
     "value of an execution's entry": (
-        "study: s\njob:\nrun_params: {not_before: 1}\n",
+        "study: s\njob:\nrun_params: {motoko_not_before: 1}\n",
         3,
-        ["'run_params' has 'not_before'"],
+        ["'run_params' has 'motoko_not_before'"],
     ),
     "type expression": (
         "study: s\njob:\nrun:\n  x: __import__('os').getcwd()\n",

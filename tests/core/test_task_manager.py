@@ -205,7 +205,9 @@ def test_task_is_the_same_whatever_became_of_its_run(workflow: Workflow) -> None
 
     def change() -> None:
         ((run, _),) = workflow.mult.select()
-        run.entries.update({"state": "FINISHED", "run_path": "/there", "failure": {"attempt": 2}, "nproc": 4})
+        run.entries.update(
+            {"state": "FINISHED", "run_path": "/there", "motoko_failure": {"attempt": 2}, "nproc": 4}
+        )
         run.y = [1, 2]
 
     transact("it", change)
@@ -393,7 +395,7 @@ def test_nothing_is_created_when_one_of_many_values_is_wrong(workflow: Workflow)
     refused(workflow, {"note": 3}, x=[1, 2, 3])
 
 
-@pytest.mark.parametrize("name", ["id", "job_id", "state", "STATE", "handle"])
+@pytest.mark.parametrize("name", ["id", "job_id", "state", "STATE", "motoko_handle"])
 def test_run_parameters_of_motokos_own_are_refused(workflow: Workflow, name: str) -> None:
     assert f"the run parameter {name.lower()!r} of study 'mult' is not yours to set" in refused(
         workflow, {name: 1}, x=1

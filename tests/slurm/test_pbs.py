@@ -51,8 +51,8 @@ async def test_runs_are_jobs_with_their_directives(pbs: SlurmCluster, scripts: W
     )
     assert output == ["out", str(directory), "7:00 2 main"]
     assert errors == ["err"]
-    assert (failed["failure"]["reason"], failed["failure"]["exit_code"]) == ("EXIT_CODE", 3)
-    assert failed["failure"]["stderr"] == "so\n"
+    assert (failed["motoko_failure"]["reason"], failed["motoko_failure"]["exit_code"]) == ("EXIT_CODE", 3)
+    assert failed["motoko_failure"]["stderr"] == "so\n"
 
 
 async def test_a_queue_that_does_not_exist_fails_the_run_with_the_schedulers_words(
@@ -63,8 +63,8 @@ async def test_a_queue_that_does_not_exist_fails_the_run_with_the_schedulers_wor
     async with launching_on_pbs(scripts):
         (entries,) = await settled(scripts, run)
     assert entries["state"] == "FAILED"
-    assert entries["failure"]["reason"] == "SUBMIT"
-    assert "invalid partition specified: nowhere" in entries["failure"]["stderr"]
+    assert entries["motoko_failure"]["reason"] == "SUBMIT"
+    assert "invalid partition specified: nowhere" in entries["motoko_failure"]["stderr"]
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ async def test_a_run_is_cancelled_with_its_job(pbs: SlurmCluster, scripts: Workf
     (run,) = create_tasks(scripts, label=f"echo here > {fifo}; sleep 600")
     async with launching_on_pbs(scripts):
         assert await read_line(fifo) == "here\n"
-        tag = entries_of(scripts, run)["handle"]["tag"]
-        set_state(scripts, run, "PBS submit", cancel=tag)
+        tag = entries_of(scripts, run)["motoko_handle"]["tag"]
+        set_state(scripts, run, "PBS submit", motoko_cancel=tag)
         (entries,) = await settled(scripts, run)
-    assert entries["failure"]["reason"] == "CANCELLED"
+    assert entries["motoko_failure"]["reason"] == "CANCELLED"
     pbs.wait_for_jobs(lambda jobs: [state for *_, state in jobs] == ["CANCELLED"])
 
 
@@ -115,7 +115,7 @@ async def test_jobs_are_followed_by_the_next_launcher(
     (run,) = create_tasks(scripts, label=label)
     async with launching_on_pbs(scripts):
         await read_line(fifo)
-        await until(scripts, run, lambda entries: entries.get("handle"))
+        await until(scripts, run, lambda entries: entries.get("motoko_handle"))
     async with launching_on_pbs(scripts):
         await release(fifo)
         (entries,) = await settled(scripts, run)
@@ -133,5 +133,5 @@ async def test_a_job_that_vanished_is_lost_and_not_executed_again(
         await read_line(fifo)
         pbs.forget_jobs()
         (entries,) = await settled(scripts, run)
-    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "LOST")
+    assert (entries["state"], entries["motoko_failure"]["reason"]) == ("FAILED", "LOST")
     assert executions.counted() == [1]

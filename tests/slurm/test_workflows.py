@@ -101,7 +101,7 @@ async def test_what_slurm_ends_says_why(
         slurm_cluster.run("scancel", job_on["node2"])
         ends = await settled(scripts, cancelled, failed, late, timeout_s=60)  # SLURM takes 30 s
     assert [entries["state"] for entries in ends] == ["FAILED"] * 3
-    assert [entries["failure"]["reason"] for entries in ends] == ["CANCELLED", "NODE_FAIL", "TIMEOUT"]
+    assert [entries["motoko_failure"]["reason"] for entries in ends] == ["CANCELLED", "NODE_FAIL", "TIMEOUT"]
 
 
 async def test_a_controller_that_is_away_loses_nothing_and_ends_nothing(

@@ -122,14 +122,14 @@ def test_a_run_with_a_job_is_refused_until_that_has_ended(tiny: Tiny) -> None:
         return transact("the test", lambda: dict(manager.run(1).entries))
 
     for state in ("CREATED", "FINISHED"):  # it was reset while its job was at work, or is over
-        change(state=state, handle=handle)
+        change(state=state, motoko_handle=handle)
         words = rf"first\.1 \({state}, but its job has not ended\)"
         with pytest.raises(MotokoError, match=words) as raised:
             clean(manager, [1])
         assert "--constraints 'runs.id != 1'" in str(raised.value)
         with pytest.raises(MotokoError):
             refuse_under_way(manager, [1])
-        assert (look()["state"], look()["handle"]) == (state, handle)
+        assert (look()["state"], look()["motoko_handle"]) == (state, handle)
     assert directory(tiny, 1).is_dir()
 
     record = exit_record_path(directory(tiny, 1), "motoko-first-1")
@@ -137,10 +137,10 @@ def test_a_run_with_a_job_is_refused_until_that_has_ended(tiny: Tiny) -> None:
     assert clean(manager, [1]) == 1
     assert not directory(tiny, 1).exists()
     for state in ("CREATED", "FINISHED"):
-        change(state=state, handle=handle)
+        change(state=state, motoko_handle=handle)
         assert clean(manager, [1], force=True) == 1
         assert look()["state"] == "CREATED"
-        assert "handle" not in look()
+        assert "motoko_handle" not in look()
     lifecycle.disconnect(workflow)
 
 
@@ -154,7 +154,9 @@ def test_force_and_what_an_execution_has_left(tiny: Tiny) -> None:
 
     def spoil() -> None:
         run = manager.run(1)
-        run.entries.update({"state": "START", "start_time": 1, "failure": {"reason": "LOST"}, "handle": {}})
+        run.entries.update(
+            {"state": "START", "start_time": 1, "motoko_failure": {"reason": "LOST"}, "motoko_handle": {}}
+        )
         run.quantities["y"] = 1
 
     transact("spoil", spoil)
@@ -169,7 +171,7 @@ def test_force_and_what_an_execution_has_left(tiny: Tiny) -> None:
     entries, quantities = transact("look", look)
     assert entries["state"] == "CREATED"
     assert entries["start_time"] is None
-    assert not {"failure", "handle"} & entries.keys()
+    assert not {"motoko_failure", "motoko_handle"} & entries.keys()
     assert quantities == 0
 
     assert clean(manager, [1], delete=True) == 1

@@ -145,7 +145,9 @@ def test_reset_stops_jobs_and_cannot_keep_them(busy: Tiny, capsys: Captured) -> 
 def test_a_study_out_of_reach_keeps_no_other_study_s_jobs(busy: Tiny) -> None:
     assert call(busy, "launcher", "stop") == 0
     busy.create_tasks("second", x=1)
-    busy.change("second.1", state="launched", handle='{"tag": "motoko-second-1-0", "generator": "bash"}')
+    busy.change(
+        "second.1", state="launched", motoko_handle='{"tag": "motoko-second-1-0", "generator": "bash"}'
+    )
     workflow = Workflow(busy.path / "motoko.yaml")
     first, second = workflow.task_managers.values()
     second.launcher_lock.unlink(missing_ok=True)

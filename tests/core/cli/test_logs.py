@@ -159,7 +159,7 @@ def test_a_run_that_waits_for_another_attempt_shows_the_last_one(created: Tiny, 
 def test_what_is_not_there_is_said(created: Tiny, capsys: Captured) -> None:
     assert call(created, "first.1") == 1
     assert "first.1 has not begun: it waits for a launcher; none is running" in capsys.readouterr().err
-    created.change("first.1", state="FAILED", failure={"reason": "CANCELLED", "exit_code": None})
+    created.change("first.1", state="FAILED", motoko_failure={"reason": "CANCELLED", "exit_code": None})
     assert call(created, "first.1", "--follow") == 1
     message = "first.1 has never been executed: it is FAILED (CANCELLED)\nfirst.1 is FAILED (CANCELLED)\n"
     assert capsys.readouterr().err == message
@@ -167,7 +167,7 @@ def test_what_is_not_there_is_said(created: Tiny, capsys: Captured) -> None:
     assert call(created, "first.1") == 1
     assert "first.1 is FINISHED, and has left no such file: a.o1 and a.e1 in" in capsys.readouterr().err
     refused = {"reason": "SUBMIT", "exit_code": None, "stderr": "sbatch: no such partition\n"}
-    created.change("first.1", state="FAILED", failure=refused)
+    created.change("first.1", state="FAILED", motoko_failure=refused)
     assert call(created, "first.1") == 1
     message = capsys.readouterr().err
     assert "first.1 is FAILED (SUBMIT), and has left no such file" in message

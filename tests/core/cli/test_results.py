@@ -112,12 +112,12 @@ def test_parquet_keeps_what_it_has_no_type_for_as_json(
     workflow: Workflow, results: Callable[..., str], tmp_path: Path
 ) -> None:
     first, second = create_tasks(workflow, x=[1.0, 2.0])
-    set_state(workflow, first, "FAILED", failure={"reason": "LOST"}, mixed=1)
+    set_state(workflow, first, "FAILED", motoko_failure={"reason": "LOST"}, mixed=1)
     set_state(workflow, second, "START", mixed="word")
     path = tmp_path / "found.parquet"
     results("-o", str(path), "--task", "mult")
     found = parquet.read_table(path)
-    assert found.column("failure").to_pylist() == ['{"reason": "LOST"}', None]
+    assert found.column("motoko_failure").to_pylist() == ['{"reason": "LOST"}', None]
     assert found.column("mixed").to_pylist() == ["1", "word"]
 
 

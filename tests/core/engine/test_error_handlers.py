@@ -22,7 +22,7 @@ REASON = {"reason": "EXIT_CODE", "exit_code": 3, "attempt": 1, "stderr": "it bro
 
 
 def fail(workflow: Workflow, reference: str, **entries: Any) -> None:
-    set_state(workflow, reference, "FAILED", **{"failure": dict(REASON), **entries})
+    set_state(workflow, reference, "FAILED", **{"motoko_failure": dict(REASON), **entries})
 
 
 def entries(workflow: Workflow, reference: str) -> dict[str, Any]:
@@ -182,8 +182,8 @@ async def test_who_awaits_a_run_that_is_retried_gets_its_result(workflow: Workfl
         (number,) = ids([reference])
         for _ in range(3):
             await until(lambda: states(workflow).get(number) == "CREATED")
-            attempts.append((entries(workflow, reference).get("failure") or {}).get("attempt", 1))
-            fail(workflow, reference, failure={**REASON, "attempt": attempts[-1]})
+            attempts.append((entries(workflow, reference).get("motoko_failure") or {}).get("attempt", 1))
+            fail(workflow, reference, motoko_failure={**REASON, "attempt": attempts[-1]})
         await until(lambda: states(workflow).get(number) == "CREATED")
         set_state(workflow, reference, "FINISHED")
 
@@ -240,7 +240,7 @@ async def test_a_failure_from_before_the_start_is_handled(workflow: Workflow, re
     if registered == "before":
         workflow.add_error_handler(f="retry")
     await orchestrate(workflow, main)
-    assert entries(workflow, task)["failure"]["attempt"] == 2
+    assert entries(workflow, task)["motoko_failure"]["attempt"] == 2
 
 
 async def test_a_failure_from_before_the_start_reaches_a_function_although_main_awaits_it(
@@ -305,7 +305,7 @@ async def test_handlers_of_motoko_yaml(make_workflow: Any) -> None:
     slow, broken, cancelled, lost = create_tasks(workflow, x=[1.0, 2.0, 3.0, 4.0])
 
     def fail_with(task: str, reason: str, attempt: int = 1) -> None:
-        fail(workflow, task, failure={"reason": reason, "attempt": attempt})
+        fail(workflow, task, motoko_failure={"reason": reason, "attempt": attempt})
 
     async def script() -> None:
         fail_with(slow, "TIMEOUT")
@@ -315,10 +315,10 @@ async def test_handlers_of_motoko_yaml(make_workflow: Any) -> None:
         now = {task: entries(workflow, task) for task in (slow, broken, cancelled)}
         assert [row["state"] for row in now.values()] == ["CREATED", "CREATED", "FAILED"]
         assert now[slow]["nproc"] == 4
-        assert now[slow]["failure"]["attempt"] == now[broken]["failure"]["attempt"] == 2
-        assert "not_before" not in now[slow]
-        assert now[broken]["not_before"] > 0
-        assert now[cancelled]["failure"]["ignored"] is True
+        assert now[slow]["motoko_failure"]["attempt"] == now[broken]["motoko_failure"]["attempt"] == 2
+        assert "motoko_not_before" not in now[slow]
+        assert now[broken]["motoko_not_before"] > 0
+        assert now[cancelled]["motoko_failure"]["ignored"] is True
         fail_with(broken, "EXIT_CODE", attempt=2)
         await asyncio.Event().wait()
 

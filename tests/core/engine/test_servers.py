@@ -189,7 +189,7 @@ async def test_work_that_a_paused_server_holds_up_is_undone_and_repeated(
         await until(lambda: calls)
         if moment == "in an error handler":
             failure = {"reason": "LOST", "attempt": 1}
-            await asyncio.to_thread(set_state, workflow, "mult.2", "FAILED", failure=failure)
+            await asyncio.to_thread(set_state, workflow, "mult.2", "FAILED", motoko_failure=failure)
         # If the loop were held up for as long as the pause lasts, this would never go on.
         await until(lambda: stopped and "does not answer" in caplog.text)
         beats = heartbeat.beats

@@ -41,7 +41,7 @@ async def test_it_says_what_everybody_waits_for(workflow: Workflow, clock: Clock
     finished, failed, awaited = create_tasks(workflow, x=[1.0, 2.0, 3.0])
     set_state(workflow, finished, "FINISHED")
     reason = {"reason": "EXIT_CODE", "exit_code": 7, "stderr": "no such file"}
-    set_state(workflow, failed, "FAILED", failure=reason)
+    set_state(workflow, failed, "FAILED", motoko_failure=reason)
     set_state(workflow, awaited, "FINISHED")
 
     def is_large(run: Any, job: Any) -> bool:

@@ -46,11 +46,11 @@ async def test_handlers_are_asked_when_the_launcher_has_written_the_reason(workf
         workflow.add_error_handler(f=recorder)
         with held(workflow.mult.launcher_lock, "a launcher", ""):
             waiter = asyncio.ensure_future(wait_for(workflow))
-            set_state(workflow, reference, "FAILED", handle=HELD)
+            set_state(workflow, reference, "FAILED", motoko_handle=HELD)
             await announced(workflow)
             asked_early.extend(recorder.asked)
             assert not waiter.done()
-            set_state(workflow, reference, "FAILED", handle="", failure=REASON)
+            set_state(workflow, reference, "FAILED", motoko_handle="", motoko_failure=REASON)
             await waiter
 
     async def wait_for(workflow: Workflow) -> None:
@@ -68,7 +68,7 @@ async def test_handlers_are_asked_when_the_launcher_has_died(workflow: Workflow)
     async def main(workflow: Workflow) -> None:
         workflow.add_error_handler(f=recorder)
         with held(workflow.mult.launcher_lock, "a launcher", ""):
-            set_state(workflow, reference, "FAILED", handle=HELD)
+            set_state(workflow, reference, "FAILED", motoko_handle=HELD)
             await announced(workflow)
         await workflow.mult.createTask(x=1.0)
 
@@ -78,7 +78,7 @@ async def test_handlers_are_asked_when_the_launcher_has_died(workflow: Workflow)
 
 async def test_whoever_awaits_a_failed_run_without_a_launcher_is_told_at_once(workflow: Workflow) -> None:
     (reference,) = create_tasks(workflow, x=1.0)
-    set_state(workflow, reference, "FAILED", handle=HELD)
+    set_state(workflow, reference, "FAILED", motoko_handle=HELD)
 
     async def main(workflow: Workflow) -> None:
         with pytest.raises(RunFailed, match=reference):
@@ -91,14 +91,14 @@ async def test_whoever_has_failed_and_tidies_up_is_not_asked_about_when_an_orche
     workflow: Workflow,
 ) -> None:
     (reference,) = create_tasks(workflow, x=1.0)
-    set_state(workflow, reference, "FAILED", handle=HELD)
+    set_state(workflow, reference, "FAILED", motoko_handle=HELD)
     first, second = Recorder(), Recorder()
 
     async def main(workflow: Workflow) -> None:
         workflow.add_error_handler(f=second)
         await announced(workflow)
         assert first.asked == second.asked == []
-        set_state(workflow, reference, "FAILED", handle="", failure=REASON)
+        set_state(workflow, reference, "FAILED", motoko_handle="", motoko_failure=REASON)
         await workflow.mult.createTask(x=1.0)
 
     workflow.add_error_handler(f=first)
@@ -115,7 +115,7 @@ async def test_a_launcher_of_another_study_says_nothing(workflow: Workflow) -> N
     async def main(workflow: Workflow) -> None:
         workflow.add_error_handler(f=recorder)
         with held(workflow.mult.launcher_lock, "a launcher", ""):
-            set_state(workflow, reference, "FAILED", handle=HELD)
+            set_state(workflow, reference, "FAILED", motoko_handle=HELD)
             await announced(workflow)
         await workflow.mult.createTask(x=1.0)
 
@@ -137,7 +137,7 @@ async def test_the_workflow_goes_on_while_a_run_that_has_failed_tidies_up(
     workflow: Workflow, clock: Clock, main: Any
 ) -> None:
     (reference,) = create_tasks(workflow, x=1.0)
-    set_state(workflow, reference, "FAILED", handle=HELD)
+    set_state(workflow, reference, "FAILED", motoko_handle=HELD)
     recorder = Recorder()
     workflow.add_error_handler(f=recorder)
     workflow.orchestrator_function = main
@@ -146,7 +146,7 @@ async def test_the_workflow_goes_on_while_a_run_that_has_failed_tidies_up(
         await settle()
         await clock.tick(LONG)
         assert not execution.done()
-        set_state(workflow, reference, "FAILED", handle="", failure=REASON)
+        set_state(workflow, reference, "FAILED", motoko_handle="", motoko_failure=REASON)
         await settle()
         assert [f.reason for f in recorder.asked] == ["EXIT_CODE"]
     await clock.tick(LONG)
@@ -166,7 +166,9 @@ async def test_a_workflow_without_a_launcher_has_stalled_when_its_handlers_were_
         execution = asyncio.create_task(workflow.execute_async())
         await settle()
         # (a run of another name is not ours to wait for)
-        set_state(workflow, reference, "FAILED", handle=HELD, **({} if mine else {"run_name": "theirs"}))
+        set_state(
+            workflow, reference, "FAILED", motoko_handle=HELD, **({} if mine else {"run_name": "theirs"})
+        )
         await settle()
         await clock.tick(1 if mine else LONG)
         assert execution.done() is not mine
@@ -185,7 +187,7 @@ async def test_functions_hear_of_a_failed_run_after_the_handlers_that_are_asked(
     told: list[Any] = []
 
     def tell(runs: Any) -> None:
-        told.extend((run.entries.get("failure") or {}).get("reason") for run, _ in runs)
+        told.extend((run.entries.get("motoko_failure") or {}).get("reason") for run, _ in runs)
 
     async def main(workflow: Workflow) -> None:
         workflow.add_error_handler(f=tell)
@@ -197,13 +199,13 @@ async def test_functions_hear_of_a_failed_run_after_the_handlers_that_are_asked(
     with held(workflow.mult.launcher_lock, "a launcher", ""):
         execution = asyncio.create_task(workflow.execute_async())
         await settle()
-        set_state(workflow, reference, "FAILED", handle=HELD)
+        set_state(workflow, reference, "FAILED", motoko_handle=HELD)
         await settle()
         await clock.tick(LONG)
         assert told == []
         assert not execution.done()
         if end != "its launcher dies":
-            set_state(workflow, reference, "FAILED", handle="", failure=REASON)
+            set_state(workflow, reference, "FAILED", motoko_handle="", motoko_failure=REASON)
             await settle()
     await clock.tick(LONG)
     await asyncio.wait([execution], timeout=TIMEOUT_S)

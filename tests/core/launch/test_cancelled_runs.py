@@ -18,7 +18,7 @@ CANCELLED = {"reason": "CANCELLED", "attempt": 1, "stderr": ""}
 
 
 def mark(workflow: Workflow, run: str) -> None:
-    set_state(workflow, run, "launched", cancel=entries_of(workflow, run)["handle"]["tag"])
+    set_state(workflow, run, "launched", motoko_cancel=entries_of(workflow, run)["motoko_handle"]["tag"])
 
 
 async def test_a_run_that_is_marked_is_stopped_and_the_others_go_on(
@@ -34,8 +34,8 @@ async def test_a_run_that_is_marked_is_stopped_and_the_others_go_on(
         await release(fifo)
         (fine,) = await settled(scripts, other)
     assert entries["state"] == "FAILED"
-    assert entries["failure"] == {**CANCELLED, "exit_code": -15}
-    assert "cancel" not in entries
+    assert entries["motoko_failure"] == {**CANCELLED, "exit_code": -15}
+    assert "motoko_cancel" not in entries
     assert fine["state"] == "FINISHED"
     assert not (tmp_path / "end").exists()
 
@@ -54,7 +54,7 @@ async def test_a_run_that_waits_in_the_generator_never_starts(
         if entries_of(scripts, waiting)["state"] != "CREATED":
             mark(scripts, waiting)
             (entries,) = await settled(scripts, waiting)
-            assert entries["failure"]["reason"] == "CANCELLED"
+            assert entries["motoko_failure"]["reason"] == "CANCELLED"
         await release(fifo)
         await settled(scripts, held)
 
@@ -62,28 +62,28 @@ async def test_a_run_that_waits_in_the_generator_never_starts(
 async def test_a_marked_run_that_never_started_is_not_launched_again(scripts: Workflow) -> None:
     (run,) = create_tasks(scripts, label="true")
     # As a launcher leaves it that dies before it submits.
-    set_state(scripts, run, "TOBELAUNCHED", handle='{"tag": "motoko-x"}', cancel="motoko-x")
+    set_state(scripts, run, "TOBELAUNCHED", motoko_handle='{"tag": "motoko-x"}', motoko_cancel="motoko-x")
     async with launching(scripts):
         (entries,) = await settled(scripts, run)
-    assert (entries["state"], entries["failure"]) == ("FAILED", {**CANCELLED, "exit_code": None})
+    assert (entries["state"], entries["motoko_failure"]) == ("FAILED", {**CANCELLED, "exit_code": None})
 
 
 async def test_a_mark_that_means_another_execution_does_nothing(scripts: Workflow, fifo: Path) -> None:
     async with launching(scripts):
         (run,) = create_tasks(scripts, label=f"echo > {fifo}; read < {fifo}")
         await read_line(fifo)
-        set_state(scripts, run, "launched", cancel="motoko-another")
+        set_state(scripts, run, "launched", motoko_cancel="motoko-another")
         (other,) = create_tasks(scripts, study="add", label="true")
         await settled(scripts, other)
         await release(fifo)
         (entries,) = await settled(scripts, run)
     assert entries["state"] == "FINISHED"
-    assert "cancel" not in entries
+    assert "motoko_cancel" not in entries
 
 
 async def test_a_mark_of_an_earlier_execution_is_forgotten(scripts: Workflow) -> None:
     (run,) = create_tasks(scripts, label="true")
-    set_state(scripts, run, "CREATED", cancel="long ago")
+    set_state(scripts, run, "CREATED", motoko_cancel="long ago")
     async with launching(scripts):
         (entries,) = await settled(scripts, run)
     assert entries["state"] == "FINISHED"
@@ -96,7 +96,7 @@ async def test_a_run_that_is_marked_before_its_generator_has_got_it_is_cancelled
     submit = BashGenerator.submit
 
     async def marked_meanwhile(self: BashGenerator, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
-        set_state(scripts, run, "launched", cancel=entries_of(scripts, run)["handle"]["tag"])
+        set_state(scripts, run, "launched", motoko_cancel=entries_of(scripts, run)["motoko_handle"]["tag"])
         with feed_of(scripts.mult.database) as feed:
             await feed.current()
         return await submit(self, batch)
@@ -104,6 +104,6 @@ async def test_a_run_that_is_marked_before_its_generator_has_got_it_is_cancelled
     monkeypatch.setattr(BashGenerator, "submit", marked_meanwhile)
     async with launching(scripts):
         (entries,) = await settled(scripts, run)
-    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "CANCELLED")
-    assert "cancel" not in entries
+    assert (entries["state"], entries["motoko_failure"]["reason"]) == ("FAILED", "CANCELLED")
+    assert "motoko_cancel" not in entries
     assert not (tmp_path / "executed").exists()

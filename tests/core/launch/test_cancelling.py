@@ -55,17 +55,22 @@ async def test_runs_that_wait_are_cancelled(scripts: Workflow) -> None:
     for run in (first, other):
         entries = entries_of(scripts, run)
         assert entries["state"] == "FAILED"
-        assert entries["failure"] == {"reason": "CANCELLED", "exit_code": None, "attempt": 1, "stderr": ""}
+        assert entries["motoko_failure"] == {
+            "reason": "CANCELLED",
+            "exit_code": None,
+            "attempt": 1,
+            "stderr": "",
+        }
     assert entries_of(scripts, second)["state"] == "CREATED"
 
 
 async def test_a_run_that_waits_for_its_next_attempt_keeps_the_number(scripts: Workflow) -> None:
     (run,) = create_tasks(scripts)
-    set_state(scripts, run, "CREATED", not_before=9e9, failure={"reason": "LOST", "attempt": 2})
+    set_state(scripts, run, "CREATED", motoko_not_before=9e9, motoko_failure={"reason": "LOST", "attempt": 2})
     await cancel(scripts, run)
     entries = entries_of(scripts, run)
-    assert (entries["failure"]["reason"], entries["failure"]["attempt"]) == ("CANCELLED", 2)
-    assert "not_before" not in entries
+    assert (entries["motoko_failure"]["reason"], entries["motoko_failure"]["attempt"]) == ("CANCELLED", 2)
+    assert "motoko_not_before" not in entries
 
 
 async def test_a_job_without_a_launcher_is_stopped_with_its_children(scripts: Workflow, fifo: Path) -> None:
@@ -75,8 +80,8 @@ async def test_a_job_without_a_launcher_is_stopped_with_its_children(scripts: Wo
     assert (cancelling.cancelled, cancelling.ended) == (1, 0)
     entries = entries_of(scripts, run)
     assert entries["state"] == "FAILED"
-    assert entries["failure"]["reason"] == "CANCELLED"
-    assert "handle" not in entries
+    assert entries["motoko_failure"]["reason"] == "CANCELLED"
+    assert "motoko_handle" not in entries
     # Nothing else was touched, and nobody keeps the study.
     assert entries_of(scripts, other)["state"] == "CREATED"
     assert holder(scripts.mult.launcher_lock) is None
@@ -91,14 +96,14 @@ async def test_a_run_that_was_reset_is_cancelled_with_the_job_that_it_still_has(
     cancelling = cancellation(scripts, run)
     cancelling.ask()
     assert not cancelling.is_done
-    assert entries_of(scripts, run)["failure"]["reason"] == "CANCELLED"  # no launcher takes it
+    assert entries_of(scripts, run)["motoko_failure"]["reason"] == "CANCELLED"  # no launcher takes it
     assert not (tmp_path / "end").exists()
     cancelling = await cancel(scripts, run)
     assert (cancelling.cancelled, cancelling.ended) == (1, 0)
     assert (tmp_path / "end").exists()
     entries = entries_of(scripts, run)
-    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "CANCELLED")
-    assert not {"handle", CANCEL} & entries.keys()
+    assert (entries["state"], entries["motoko_failure"]["reason"]) == ("FAILED", "CANCELLED")
+    assert not {"motoko_handle", CANCEL} & entries.keys()
 
 
 async def test_the_launcher_that_has_a_job_in_hand_stops_it(scripts: Workflow, fifo: Path) -> None:
@@ -111,7 +116,7 @@ async def test_the_launcher_that_has_a_job_in_hand_stops_it(scripts: Workflow, f
             cancelling.ask()
             entries = (await settled(scripts, run))[0]
             cancelling.look()
-        assert entries["failure"]["reason"] == "CANCELLED"
+        assert entries["motoko_failure"]["reason"] == "CANCELLED"
         assert CANCEL not in entries
         assert (cancelling.is_done, cancelling.cancelled) == (True, 1)
         await read_line(fifo)
@@ -128,24 +133,24 @@ async def test_a_job_that_has_ended_meanwhile_is_not_called_cancelled(
     entries = entries_of(scripts, run)
     # It may just have had something left to do.
     assert (entries["state"], cancelling.ended) in {("FINISHED", 1), ("FAILED", 0)}
-    assert "handle" not in entries
+    assert "motoko_handle" not in entries
 
 
 async def test_a_claimed_run_that_was_never_started_is_cancelled(scripts: Workflow) -> None:
     (run,) = create_tasks(scripts)
-    set_state(scripts, run, "TOBELAUNCHED", handle='{"tag": "motoko-mult-never"}')
+    set_state(scripts, run, "TOBELAUNCHED", motoko_handle='{"tag": "motoko-mult-never"}')
     cancelling = await cancel(scripts, run)
     assert cancelling.cancelled == 1
-    assert entries_of(scripts, run)["failure"]["reason"] == "CANCELLED"
+    assert entries_of(scripts, run)["motoko_failure"]["reason"] == "CANCELLED"
 
 
 async def test_runs_that_are_over_or_gone_count_as_ended(scripts: Workflow) -> None:
     finished, failed = create_tasks(scripts, n=[1, 2])
     set_state(scripts, finished, "FINISHED")
-    set_state(scripts, failed, "FAILED", failure={"reason": "EXIT_CODE", "exit_code": 3})
+    set_state(scripts, failed, "FAILED", motoko_failure={"reason": "EXIT_CODE", "exit_code": 3})
     cancelling = await cancel(scripts, finished, failed, "mult.987654")
     assert (cancelling.cancelled, cancelling.ended) == (0, 3)
-    assert entries_of(scripts, failed)["failure"] == {"reason": "EXIT_CODE", "exit_code": 3}
+    assert entries_of(scripts, failed)["motoko_failure"] == {"reason": "EXIT_CODE", "exit_code": 3}
 
 
 async def test_a_run_that_motoko_has_not_started_is_left_alone(scripts: Workflow) -> None:
@@ -159,7 +164,7 @@ async def test_a_run_that_motoko_has_not_started_is_left_alone(scripts: Workflow
 
 async def test_a_launcher_is_asked_with_the_tag_of_the_execution(scripts: Workflow) -> None:
     (run,) = create_tasks(scripts)
-    set_state(scripts, run, "START", handle='{"tag": "motoko-mult-1"}')
+    set_state(scripts, run, "START", motoko_handle='{"tag": "motoko-mult-1"}')
     with held(scripts.mult.launcher_lock, "a test", ""):
         cancelling = cancellation(scripts, run)
         cancelling.ask()
@@ -167,7 +172,7 @@ async def test_a_launcher_is_asked_with_the_tag_of_the_execution(scripts: Workfl
         assert not cancelling.is_done
         assert entries_of(scripts, run)[CANCEL] == "motoko-mult-1"
         # The launcher was stopped, and has handed the run back.
-        set_state(scripts, run, "CREATED", handle=None)
+        set_state(scripts, run, "CREATED", motoko_handle=None)
         cancelling.look()
     assert cancelling.cancelled == 1
 
@@ -191,4 +196,4 @@ async def test_who_awaits_a_cancelled_run_is_told_and_it_is_not_retried(scripts:
     assert "is FAILED (CANCELLED)" in text
     assert "motoko clean" in text
     ((run,),) = [[f"mult.{r.id}" for r, _ in scripts.mult.select("n = 5")]]
-    assert entries_of(scripts, run)["failure"]["attempt"] == 1
+    assert entries_of(scripts, run)["motoko_failure"]["attempt"] == 1

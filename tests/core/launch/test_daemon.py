@@ -74,7 +74,7 @@ async def test_a_detached_launcher_that_is_killed_comes_back_and_follows_its_job
     assert await asyncio.to_thread(wait_until, is_back, TIMEOUT_S)
     await release(fifo)
     (entries,) = await settled(idle, run)
-    assert entries["failure"]["exit_code"] == 3
+    assert entries["motoko_failure"]["exit_code"] == 3
     assert len((tmp_path / "log").read_text()) == 1
 
 

@@ -68,7 +68,7 @@ async def test_the_exit_code_tells_the_final_state(
         (run,) = create_tasks(scripts, label=script)
         (entries,) = await settled(scripts, run)
     assert entries["state"] == state
-    assert entries.get("failure") == failure
+    assert entries.get("motoko_failure") == failure
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_a_state_that_the_script_has_set_stays(
         (entries,) = await settled(scripts, run)
     assert entries["state"] == state
     assert entries["start_time"] is not None
-    assert "failure" not in entries
+    assert "motoko_failure" not in entries
 
 
 async def test_a_failure_that_the_script_has_set_is_explained(scripts: Workflow) -> None:
@@ -97,17 +97,26 @@ async def test_a_failure_that_the_script_has_set_is_explained(scripts: Workflow)
         )
         (entries,) = await settled(scripts, run)
     assert entries["state"] == "FAILURE"
-    assert entries["failure"]["exit_code"] == 2
-    assert "too bad\n" in entries["failure"]["stderr"]
+    assert entries["motoko_failure"]["exit_code"] == 2
+    assert "too bad\n" in entries["motoko_failure"]["stderr"]
+
+
+async def test_parameters_of_a_study_that_have_common_names_are_left_alone(scripts: Workflow) -> None:
+    given = {"failure": "ductile", "handle": "steel", "cancel": True, "not_before": 9e9}
+    async with launching(scripts):
+        (run,) = create_tasks(scripts, label="exit 3", run_params=given)
+        (entries,) = await settled(scripts, run)
+    assert {name: entries[name] for name in given} == given
+    assert (entries["state"], entries["motoko_failure"]["exit_code"]) == ("FAILED", 3)
 
 
 async def test_a_later_attempt_keeps_its_number(scripts: Workflow) -> None:
     async with launching(scripts):
         (run,) = create_tasks(scripts, label="exit 1")
         await settled(scripts, run)
-        set_state(scripts, run, "CREATED", failure={"reason": "EXIT_CODE", "attempt": 2})
+        set_state(scripts, run, "CREATED", motoko_failure={"reason": "EXIT_CODE", "attempt": 2})
         (entries,) = await settled(scripts, run)
-    assert entries["failure"]["attempt"] == 2
+    assert entries["motoko_failure"]["attempt"] == 2
 
 
 # --------------------------------------------------------------------------- when a run starts
@@ -171,7 +180,7 @@ async def test_a_run_of_another_machine_is_left_alone(scripts: Workflow) -> None
 async def test_a_run_is_not_launched_before_its_time(scripts: Workflow) -> None:
     now = 1000.0
     (later,) = create_tasks(scripts, label="true")
-    set_state(scripts, later, "CREATED", not_before=2000.0)
+    set_state(scripts, later, "CREATED", motoko_not_before=2000.0)
     async with launching(scripts, wall_clock=lambda: now):
         (run,) = create_tasks(scripts, label="true", n=1)
         await settled(scripts, run)
@@ -180,13 +189,13 @@ async def test_a_run_is_not_launched_before_its_time(scripts: Workflow) -> None:
         (run,) = create_tasks(scripts, label="true", n=2)
         (entries, _) = await settled(scripts, later, run)
     assert entries["state"] == "FINISHED"
-    assert "not_before" not in entries
+    assert "motoko_not_before" not in entries
 
 
 async def test_the_launcher_wakes_up_by_itself_for_a_run_whose_time_comes(scripts: Workflow) -> None:
     clock = asyncio.get_running_loop().time
     async with launching(scripts, wall_clock=clock):
-        (run,) = create_tasks(scripts, label="true", run_params={"not_before": clock() + 0.2})
+        (run,) = create_tasks(scripts, label="true", run_params={"motoko_not_before": clock() + 0.2})
         (entries,) = await settled(scripts, run)
     assert entries["state"] == "FINISHED"
 
@@ -239,9 +248,9 @@ async def test_what_cannot_be_launched_fails_alone(scripts: Workflow, launch_dir
     told = ["File exists", "no script", "987654", "TypeError", "'many'"]
     for entries, words in zip(bad, told, strict=True):
         assert entries["state"] == "FAILED"
-        assert entries["failure"]["reason"] == "SUBMIT"
-        assert entries["failure"]["exit_code"] is None
-        assert words in entries["failure"]["stderr"]
+        assert entries["motoko_failure"]["reason"] == "SUBMIT"
+        assert entries["motoko_failure"]["exit_code"] is None
+        assert words in entries["motoko_failure"]["stderr"]
     assert fine["state"] == "FINISHED"
 
 
@@ -255,16 +264,16 @@ async def test_a_variable_without_a_value_fails_the_run_with_its_name(
     script.write_text(usual)
     async with launching(scripts):
         (entries,) = await settled(scripts, run)
-    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "SUBMIT")
-    assert "the run parameter 'start_time' is not set" in entries["failure"]["stderr"]
+    assert (entries["state"], entries["motoko_failure"]["reason"]) == ("FAILED", "SUBMIT")
+    assert "the run parameter 'start_time' is not set" in entries["motoko_failure"]["stderr"]
 
 
 async def test_a_generator_that_refuses_fails_the_run_with_its_reason(scripts: Workflow) -> None:
     async with launching(scripts, generator=Scripted(refuse=True)):
         (run,) = create_tasks(scripts, label="true")
         (entries,) = await settled(scripts, run)
-    assert entries["failure"]["reason"] == "SUBMIT"
-    assert entries["failure"]["stderr"] == "the queue is closed"
+    assert entries["motoko_failure"]["reason"] == "SUBMIT"
+    assert entries["motoko_failure"]["stderr"] == "the queue is closed"
 
 
 # --------------------------------------------------------------------------- changed while it runs
@@ -291,7 +300,7 @@ async def test_a_run_that_is_reset_while_it_runs_is_stopped_and_starts_again(
         set_state(scripts, run, "CREATED")
         (entries,) = await settled(scripts, run)
     assert entries["state"] == "FINISHED"
-    assert "failure" not in entries
+    assert "motoko_failure" not in entries
     assert (tmp_path / "log").read_text().split() == ["start", "end", "start"]
 
 
@@ -322,7 +331,7 @@ async def test_a_run_that_is_reset_waits_until_its_job_has_ended_and_the_others_
         (other,) = create_tasks(scripts, label="true", n=2)
         generator.ends.put_nowait(Ended(tag=await soon(generator.submitted.get()), exit_code=0))
         await settled(scripts, other)
-        assert entries_of(scripts, run)["handle"]["tag"] == first
+        assert entries_of(scripts, run)["motoko_handle"]["tag"] == first
         assert generator.submitted.empty()
         generator.ends.put_nowait(Ended(tag=first, exit_code=0, reason="CANCELLED"))
         second = await soon(generator.submitted.get())
@@ -347,7 +356,7 @@ async def test_jobs_go_on_when_the_launcher_stops_and_the_next_one_follows_them(
     async with launching(scripts):
         await release(fifo)
         (entries,) = await settled(scripts, run)
-    assert (entries["state"], entries["failure"]["exit_code"]) == ("FAILED", 5)
+    assert (entries["state"], entries["motoko_failure"]["exit_code"]) == ("FAILED", 5)
     assert len((tmp_path / "log").read_text()) == 1
 
 
@@ -360,7 +369,7 @@ async def test_jobs_are_stopped_with_the_launcher_and_start_again_with_the_next_
         await read_line(fifo)
     entries = entries_of(scripts, run)
     assert entries["state"] == "CREATED"
-    assert "handle" not in entries
+    assert "motoko_handle" not in entries
     async with launching(scripts):
         await read_line(fifo)
         await release(fifo)
@@ -418,7 +427,7 @@ async def test_a_job_that_has_not_ended_when_the_launcher_stops_is_left_to_the_n
         tag = await soon(generator.submitted.get())
     assert generator.cancelled.get_nowait() == tag
     entries = entries_of(scripts, run)
-    assert (entries["state"], entries["handle"]["tag"]) == ("CREATED", tag)
+    assert (entries["state"], entries["motoko_handle"]["tag"]) == ("CREATED", tag)
 
 
 @pytest.mark.parametrize(("at_the_last_moment", "state"), [(True, "FINISHED"), (False, "CREATED")])
@@ -429,7 +438,7 @@ async def test_a_job_that_ends_at_the_last_moment_is_not_executed_again(
     async with launching(scripts, generator=generator):
         (run,) = create_tasks(scripts, label="true")
         await soon(generator.submitted.get())
-        await until(scripts, run, lambda entries: entries["handle"].get("data"))
+        await until(scripts, run, lambda entries: entries["motoko_handle"].get("data"))
     assert entries_of(scripts, run)["state"] == state
 
 
@@ -438,7 +447,7 @@ async def test_an_end_that_arrives_with_the_stop_counts(scripts: Workflow) -> No
     async with launching(scripts, generator=generator) as launcher:
         (run,) = create_tasks(scripts, label="true")
         tag = await soon(generator.submitted.get())
-        await until(scripts, run, lambda entries: entries["handle"].get("data"))
+        await until(scripts, run, lambda entries: entries["motoko_handle"].get("data"))
         launcher.stop()
         generator.ends.put_nowait(Ended(tag=tag, exit_code=0))
     assert entries_of(scripts, run)["state"] == "FINISHED"

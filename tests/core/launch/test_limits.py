@@ -73,7 +73,7 @@ async def test_task_managers_may_have_different_generators(scripts: Workflow, fi
         await read_line(fifo)
         (other,) = create_tasks(scripts, study="add", label="exit 4")
         (entries,) = await settled(scripts, other)
-        assert entries["failure"]["exit_code"] == 4
+        assert entries["motoko_failure"]["exit_code"] == 4
         await release(fifo)
         await settled(scripts, held)
 
@@ -88,15 +88,15 @@ async def test_a_run_that_asks_for_no_processors_does_not_make_room_for_others(
         limited(launcher, scripts, slots=1)
         runs = create_tasks(scripts, label=COUNTED.format(log=log), n=list(range(8)))
         (entries, *_) = await settled(scripts, odd, *runs)
-    assert entries["failure"]["reason"] == "SUBMIT"
+    assert entries["motoko_failure"]["reason"] == "SUBMIT"
     assert most_at_a_time(log) == 1
 
 
 @pytest.mark.parametrize("not_before", [float("nan"), "soon", -(10**400)])
 async def test_a_time_that_is_none_holds_up_nobody(scripts: Workflow, not_before: object) -> None:
     (odd, never) = create_tasks(scripts, label="true", n=[1, 2])
-    set_state(scripts, odd, "CREATED", not_before=not_before)
-    set_state(scripts, never, "CREATED", not_before=10**400)
+    set_state(scripts, odd, "CREATED", motoko_not_before=not_before)
+    set_state(scripts, never, "CREATED", motoko_not_before=10**400)
     async with launching(scripts):
         (entries,) = await settled(scripts, odd)
     assert entries["state"] == "FINISHED"

@@ -155,7 +155,7 @@ def test_only_one_launcher_gets_a_run(scripts: Workflow, write: Write, launched:
     run, tag = launched
     other = records.new_tags(scripts.mult, [run_id(run)])
     assert write(launch(scripts, other)) == NOTHING
-    assert entries_of(scripts, run)["handle"]["tag"] == tag
+    assert entries_of(scripts, run)["motoko_handle"]["tag"] == tag
 
 
 def test_a_run_with_an_earlier_execution_is_not_launched(
@@ -164,7 +164,7 @@ def test_a_run_with_an_earlier_execution_is_not_launched(
     run, tag = launched
     set_state(scripts, run, "CREATED")  # reset while its job is at work
     assert write(launch(scripts, records.new_tags(scripts.mult, [run_id(run)]))) == NOTHING
-    assert entries_of(scripts, run)["handle"]["tag"] == tag
+    assert entries_of(scripts, run)["motoko_handle"]["tag"] == tag
 
 
 def test_a_run_that_is_reset_before_a_generator_gets_it_is_launched(
@@ -190,7 +190,7 @@ def test_each_step_may_be_done_twice(scripts: Workflow, write: Write, launched: 
     assert [again.task.run_id for again in write(launch(scripts, tags))[0]] == [run_id(run)]
     for _ in range(2):
         write(lambda runs: records.submitted(runs, {run_id(run): (tag, {"pid": 5})}))
-    assert entries_of(scripts, run)["handle"] == {"tag": tag, "generator": "bash", "data": {"pid": 5}}
+    assert entries_of(scripts, run)["motoko_handle"] == {"tag": tag, "generator": "bash", "data": {"pid": 5}}
     end = Ended(tag=tag, exit_code=3)
     for _ in range(2):
         write(lambda runs: endings.settle(runs, {run_id(run): (end, "oh")}))
@@ -204,11 +204,11 @@ def test_a_cancellation_that_comes_before_the_launch_is_known_to_have_happened_c
     scripts: Workflow, write: Write, launched: tuple[str, str]
 ) -> None:
     run, tag = launched
-    set_state(scripts, run, "launched", cancel=tag)
+    set_state(scripts, run, "launched", motoko_cancel=tag)
     assert write(launch(scripts, {run_id(run): tag})) == NOTHING
     entries = entries_of(scripts, run)
-    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "CANCELLED")
-    assert not {"handle", "cancel"} & entries.keys()
+    assert (entries["state"], entries["motoko_failure"]["reason"]) == ("FAILED", "CANCELLED")
+    assert not {"motoko_handle", "motoko_cancel"} & entries.keys()
 
 
 def test_what_was_written_under_another_tag_is_not_touched(
@@ -222,7 +222,7 @@ def test_what_was_written_under_another_tag_is_not_touched(
     write(lambda runs: endings.settle(runs, {number: (Ended(tag=old, exit_code=1), "")}))
     write(lambda runs: endings.hand_back(runs, {number: old}))
     assert entries_of(scripts, run) == before
-    assert before["handle"]["tag"] == tag
+    assert before["motoko_handle"]["tag"] == tag
 
 
 def test_a_run_whose_state_moved_on_is_not_launched(scripts: Workflow, write: Write) -> None:
@@ -241,9 +241,9 @@ def test_a_run_that_cannot_be_launched_fails_with_the_reason_and_the_others_do_n
     assert [launch.task.task for launch in found] == [good]
     assert refused == {run_id(bad): f"nproc of {bad} is 'many', not a whole number above 0"}
     entries = entries_of(scripts, bad)
-    assert (entries["state"], entries["failure"]["reason"]) == ("FAILED", "SUBMIT")
-    assert entries["failure"]["stderr"] == refused[run_id(bad)]
-    assert "handle" not in entries
+    assert (entries["state"], entries["motoko_failure"]["reason"]) == ("FAILED", "SUBMIT")
+    assert entries["motoko_failure"]["stderr"] == refused[run_id(bad)]
+    assert "motoko_handle" not in entries
 
 
 def test_a_run_that_ended_by_itself_is_not_handed_back(
@@ -253,7 +253,7 @@ def test_a_run_that_ended_by_itself_is_not_handed_back(
     set_state(scripts, run, "FINISHED")
     write(lambda runs: endings.hand_back(runs, {run_id(run): tag}))
     assert entries_of(scripts, run)["state"] == "FINISHED"
-    assert "handle" not in entries_of(scripts, run)
+    assert "motoko_handle" not in entries_of(scripts, run)
 
 
 @pytest.mark.parametrize("exit_code", [0, 1])
@@ -261,22 +261,22 @@ def test_the_end_of_a_job_says_nothing_of_a_run_that_was_reset_meanwhile(
     scripts: Workflow, write: Write, launched: tuple[str, str], exit_code: int
 ) -> None:
     run, tag = launched
-    set_state(scripts, run, "CREATED", cancel=tag, failure={"reason": "LOST", "attempt": 2})
+    set_state(scripts, run, "CREATED", motoko_cancel=tag, motoko_failure={"reason": "LOST", "attempt": 2})
     write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
     entries = entries_of(scripts, run)
-    assert (entries["state"], entries["failure"]) == ("CREATED", {"reason": "LOST", "attempt": 2})
-    assert not {"handle", "cancel"} & entries.keys()
+    assert (entries["state"], entries["motoko_failure"]) == ("CREATED", {"reason": "LOST", "attempt": 2})
+    assert not {"motoko_handle", "motoko_cancel"} & entries.keys()
 
 
 def test_a_run_that_was_reset_while_it_was_executed_is_handed_back_as_it_is(
     scripts: Workflow, write: Write, launched: tuple[str, str]
 ) -> None:
     run, tag = launched
-    set_state(scripts, run, "CREATED", cancel=tag)  # cancelled first, and reset then
+    set_state(scripts, run, "CREATED", motoko_cancel=tag)  # cancelled first, and reset then
     write(lambda runs: endings.hand_back(runs, {run_id(run): tag}))
     entries = entries_of(scripts, run)
     assert entries["state"] == "CREATED"
-    assert not {"handle", "cancel"} & entries.keys()
+    assert not {"motoko_handle", "motoko_cancel"} & entries.keys()
 
 
 def test_a_run_is_reset_and_keeps_the_handle_of_a_job_that_has_not_ended(
@@ -285,7 +285,7 @@ def test_a_run_is_reset_and_keeps_the_handle_of_a_job_that_has_not_ended(
     run, tag = launched
     write(lambda runs: endings.reset(runs, {run_id(run): tag}))
     entries = entries_of(scripts, run)
-    assert (entries["state"], entries["handle"]["tag"]) == ("CREATED", tag)
+    assert (entries["state"], entries["motoko_handle"]["tag"]) == ("CREATED", tag)
 
 
 @pytest.mark.parametrize(("state", "cancel"), [("FINISHED", False), ("launched", True)])
@@ -293,7 +293,7 @@ def test_a_run_that_is_over_or_cancelled_is_not_reset(
     scripts: Workflow, write: Write, launched: tuple[str, str], state: str, cancel: bool
 ) -> None:
     run, tag = launched
-    set_state(scripts, run, state, cancel=tag if cancel else None)
+    set_state(scripts, run, state, motoko_cancel=tag if cancel else None)
     before = entries_of(scripts, run)
     write(lambda runs: endings.reset(runs, {run_id(run): tag}))
     assert entries_of(scripts, run) == before
@@ -305,10 +305,10 @@ def test_a_run_that_was_reset_and_cancelled_stays_cancelled_however_its_job_ends
 ) -> None:
     run, tag = launched
     failure = {"reason": "CANCELLED", "exit_code": None, "attempt": 1, "stderr": ""}
-    set_state(scripts, run, "FAILED", cancel=tag, failure=failure)
+    set_state(scripts, run, "FAILED", motoko_cancel=tag, motoko_failure=failure)
     write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "oh")}))
     entries = entries_of(scripts, run)
-    assert (entries["state"], entries["failure"]) == ("FAILED", failure)
+    assert (entries["state"], entries["motoko_failure"]) == ("FAILED", failure)
 
 
 # --------------------------------------------------------------------------- entries that anybody may write
@@ -322,17 +322,17 @@ def test_a_run_that_was_reset_and_cancelled_stays_cancelled_however_its_job_ends
     ],
 )
 def test_a_handle_that_no_launcher_has_written_is_none(text: object) -> None:
-    assert handle_of({"handle": text}) == {}
-    assert tag_of({"handle": text}) == ""
+    assert handle_of({"motoko_handle": text}) == {}
+    assert tag_of({"motoko_handle": text}) == ""
 
 
 ODD: list[tuple[dict[str, object], str]] = [
-    ({"handle": "ductile"}, "an entry 'handle' that no launcher has written"),
+    ({"motoko_handle": "ductile"}, "an entry 'motoko_handle' that no launcher has written"),
     ({"exec": ["a"]}, "TypeError: "),
     ({"nproc": 0}, "0, not a whole number above 0"),
     ({"nproc": -5}, "-5, not a whole number above 0"),
     ({"run_name": "a\0b"}, "'a\\x00b', which no file can have in its name"),
-    ({"failure": "ductile", "nproc": "many"}, "'many'"),
+    ({"motoko_failure": "ductile", "nproc": "many"}, "'many'"),
 ]
 
 
@@ -346,8 +346,8 @@ def test_a_run_with_odd_entries_fails_and_the_others_do_not(
     assert [launch.task.task for launch in found] == [good]
     assert words in refused[run_id(bad)]
     failed = stored_entries(scripts, bad)
-    assert (failed["state"], failed["failure"]["reason"]) == ("FAILED", "SUBMIT")
-    assert failed.get("handle") == entries.get("handle")  # what is the user's stays
+    assert (failed["state"], failed["motoko_failure"]["reason"]) == ("FAILED", "SUBMIT")
+    assert failed.get("motoko_handle") == entries.get("motoko_handle")  # what is the user's stays
 
 
 def stored_entries(workflow: Workflow, reference: str) -> dict[str, Any]:
@@ -370,7 +370,7 @@ def test_a_job_is_followed_whatever_has_become_of_its_run_since(
     assert tasks[0].directory == records.run_directory(scripts.mult, run_id(run))
 
 
-@pytest.mark.parametrize("entries", [{"failure": "ductile"}, {"state": ["odd"]}])
+@pytest.mark.parametrize("entries", [{"motoko_failure": "ductile"}, {"state": ["odd"]}])
 def test_the_end_of_a_run_with_odd_entries_is_written(
     scripts: Workflow, write: Write, launched: tuple[str, str], entries: dict[str, Any]
 ) -> None:
@@ -378,9 +378,9 @@ def test_the_end_of_a_run_with_odd_entries_is_written(
     set_state(scripts, run, **{"state": "launched", **entries})
     write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=3), "oh")}))
     after = stored_entries(scripts, run)
-    assert "handle" not in after
-    if "failure" in entries:
-        assert (after["state"], after["failure"]["exit_code"]) == ("FAILED", 3)
+    assert "motoko_handle" not in after
+    if "motoko_failure" in entries:
+        assert (after["state"], after["motoko_failure"]["exit_code"]) == ("FAILED", 3)
     else:
         assert after["state"] == entries["state"]
         set_state(scripts, run, "RETIRED")

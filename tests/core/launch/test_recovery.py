@@ -96,7 +96,7 @@ async def test_a_launcher_that_dies_is_continued_and_each_run_is_executed_once(
     async with launching(scripts):
         ends = await settled(scripts, *good, *bad)
     assert [entries["state"] for entries in ends] == ["FINISHED", "FINISHED", "FAILED", "FAILED"]
-    assert [e["failure"]["exit_code"] for e in ends[2:]] == [6, 6]
+    assert [e["motoko_failure"]["exit_code"] for e in ends[2:]] == [6, 6]
     executed = sorted((tmp_path / "log").read_text().split())
     assert executed == sorted(run.rpartition(".")[2] for run in (*good, *bad))
 
@@ -118,7 +118,12 @@ async def test_a_job_at_work_is_followed_by_the_next_launcher(
     async with launching(scripts):
         await release(fifo)
         (entries,) = await settled(scripts, orphan)
-    assert entries["failure"] == {"reason": "EXIT_CODE", "exit_code": 7, "attempt": 1, "stderr": "too bad\n"}
+    assert entries["motoko_failure"] == {
+        "reason": "EXIT_CODE",
+        "exit_code": 7,
+        "attempt": 1,
+        "stderr": "too bad\n",
+    }
     assert len((tmp_path / "log").read_text()) == 1
 
 
@@ -143,16 +148,18 @@ async def test_a_cancellation_during_a_long_recovery_is_not_forgotten(
     monkeypatch.setattr(BashGenerator, "cancel", noted)
     async with launching(scripts):
         await asyncio.wait_for(adopting.wait(), TIMEOUT_S)
-        set_state(scripts, orphan, "launched", cancel=entries_of(scripts, orphan)["handle"]["tag"])
+        set_state(
+            scripts, orphan, "launched", motoko_cancel=entries_of(scripts, orphan)["motoko_handle"]["tag"]
+        )
         await asyncio.wait_for(told.wait(), TIMEOUT_S)
         go_on.set()
         (entries,) = await settled(scripts, orphan)
-    assert entries["failure"]["reason"] == "CANCELLED"
+    assert entries["motoko_failure"]["reason"] == "CANCELLED"
 
 
 def record_of(workflow: Workflow, run: str) -> ExitRecord | None:
     entries = entries_of(workflow, run)
-    return read_exit_record(Path(entries["run_path"]), entries["handle"]["tag"])
+    return read_exit_record(Path(entries["run_path"]), entries["motoko_handle"]["tag"])
 
 
 async def wait_for_exit_code(workflow: Workflow, run: str) -> None:
@@ -171,7 +178,7 @@ async def test_a_job_that_ended_while_no_launcher_was_there_is_settled(
     assert entries_of(scripts, orphan)["state"] == "launched"
     async with launching(scripts):
         (entries,) = await settled(scripts, orphan)
-    assert (entries["state"], entries["failure"]["exit_code"]) == ("FAILED", 7)
+    assert (entries["state"], entries["motoko_failure"]["exit_code"]) == ("FAILED", 7)
     assert len((tmp_path / "log").read_text()) == 1
 
 
@@ -184,7 +191,7 @@ async def test_a_failure_that_the_script_wrote_while_no_launcher_was_there_is_ex
     async with launching(scripts):
         (entries,) = await settled(scripts, orphan)
     assert entries["state"] == "FAILURE"
-    assert entries["failure"]["stderr"] == "too bad\n"
+    assert entries["motoko_failure"]["stderr"] == "too bad\n"
 
 
 async def test_a_job_that_vanished_is_lost_and_not_executed_again(
@@ -193,13 +200,13 @@ async def test_a_job_that_vanished_is_lost_and_not_executed_again(
     record = record_of(scripts, orphan)
     assert record is not None
     os.kill(int(record.job.rpartition(":")[2]), signal.SIGKILL)  # else the spawner tells how it ended
-    tag = entries_of(scripts, orphan)["handle"]["tag"]
+    tag = entries_of(scripts, orphan)["motoko_handle"]["tag"]
     for pid in processes_of([tag])[tag]:
         os.kill(pid, signal.SIGKILL)
     async with launching(scripts):
         (entries,) = await settled(scripts, orphan)
     assert entries["state"] == "FAILED"
-    assert (entries["failure"]["reason"], entries["failure"]["exit_code"]) == ("LOST", None)
+    assert (entries["motoko_failure"]["reason"], entries["motoko_failure"]["exit_code"]) == ("LOST", None)
     assert len((tmp_path / "log").read_text()) == 1
 
 
@@ -224,10 +231,10 @@ async def test_a_job_that_goes_on_after_its_run_is_over_is_followed(
     async with launching(scripts):
         (other,) = create_tasks(scripts, label="true", n=2)
         await settled(scripts, other)
-        assert entries_of(scripts, orphan)["handle"]
+        assert entries_of(scripts, orphan)["motoko_handle"]
         await release(fifo)
         (entries,) = await settled(scripts, orphan)
-    assert (entries["state"], entries.get("failure")) == (state, None)
+    assert (entries["state"], entries.get("motoko_failure")) == (state, None)
     assert len((tmp_path / "log").read_text()) == 1
 
 
@@ -268,7 +275,7 @@ async def test_a_job_is_followed_by_the_generator_that_has_got_it(
     assert made == ["bash"]
     (settings,) = found
     assert settings is own  # not those of motoko.yaml's generator
-    assert entries["failure"]["exit_code"] == 7
+    assert entries["motoko_failure"]["exit_code"] == 7
     assert len((tmp_path / "log").read_text()) == 1
 
 
@@ -285,7 +292,7 @@ async def test_a_job_whose_generator_cannot_be_used_is_left_as_it_is(
     async with launching(scripts):
         await release(fifo)
         (entries,) = await settled(scripts, orphan)
-    assert entries["failure"]["exit_code"] == 7
+    assert entries["motoko_failure"]["exit_code"] == 7
 
 
 class Forgetful(BashGenerator):
@@ -299,11 +306,11 @@ async def test_an_entry_that_looks_like_a_handle_and_is_none_stops_nobody(
     scripts: Workflow, caplog: pytest.LogCaptureFixture
 ) -> None:
     (odd,) = create_tasks(scripts, label="true")
-    set_state(scripts, odd, "launched", handle="ductile")
+    set_state(scripts, odd, "launched", motoko_handle="ductile")
     async with launching(scripts):
         (other,) = create_tasks(scripts, label="true", n=2)
         await settled(scripts, other)
-    assert f"{odd} are left as they are: no launcher has written their entry 'handle'" in caplog.text
+    assert f"{odd} are left as they are: no launcher has written their entry 'motoko_handle'" in caplog.text
 
 
 async def test_runs_of_other_launchers_are_left_alone(scripts: Workflow) -> None:
@@ -339,7 +346,7 @@ async def test_a_lost_connection_at_each_transaction_changes_nothing(
     runs = create_tasks(scripts, label=f"echo $BLACKDYNAMITE_RUN_ID >> {tmp_path}/log; exit 2", n=[1, 2, 3])
     async with launching(scripts, slots=1):
         ends = await settled(scripts, *runs)
-    assert {entries["failure"]["exit_code"] for entries in ends} == {2}
+    assert {entries["motoko_failure"]["exit_code"] for entries in ends} == {2}
     assert sorted((tmp_path / "log").read_text().split()) == sorted(r.rpartition(".")[2] for r in runs)
     assert seen >= {"look", "round"}
 
@@ -413,7 +420,7 @@ async def test_a_silent_server_holds_up_its_own_study_alone(two: Workflow, fifo:
         finally:
             server.resume()
         (entries,) = await settled(two, held)
-    assert entries["failure"]["exit_code"] == 3
+    assert entries["motoko_failure"]["exit_code"] == 3
 
 
 async def test_a_study_that_cannot_be_written_does_not_keep_the_others_when_the_launcher_stops(
@@ -428,6 +435,6 @@ async def test_a_study_that_cannot_be_written_does_not_keep_the_others_when_the_
         limit_files(server, server.data.stat().st_size)
     limit_files(server, -1)
     entries = entries_of(two, lost)
-    assert (entries["state"], bool(entries["handle"])) == ("launched", True)
+    assert (entries["state"], bool(entries["motoko_handle"])) == ("launched", True)
     entries = entries_of(two, other)
-    assert (entries["state"], entries.get("handle")) == ("CREATED", None)
+    assert (entries["state"], entries.get("motoko_handle")) == ("CREATED", None)

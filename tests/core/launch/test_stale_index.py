@@ -127,7 +127,7 @@ def test_the_next_clean_goes_on_where_one_was_killed(
     for reference in (run, other):
         entries = entries_of(scripts, reference)
         assert entries["state"] == "CREATED"
-        assert "cancel" not in entries
+        assert "motoko_cancel" not in entries
 
 
 def test_of_two_that_clean_the_same_run_one_is_told(

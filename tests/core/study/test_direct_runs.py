@@ -63,11 +63,16 @@ def test_what_is_changed_is_stored_for_everybody(workflow: Workflow, direct: Dir
     (reference,) = create_tasks(workflow, x=1)
     now = datetime.datetime(2026, 11, 28, 12, 0, 0)
     change(
-        workflow, direct, reference, state="START", start_time=now, failure={"attempt": 2, "all": [1, (2,)]}
+        workflow,
+        direct,
+        reference,
+        state="START",
+        start_time=now,
+        motoko_failure={"attempt": 2, "all": [1, (2,)]},
     )
     entries = entries_of(workflow, reference)
     assert (entries["state"], entries["start_time"]) == ("START", now)
-    assert entries["failure"] == {"attempt": 2, "all": [1, (2,)]}
+    assert entries["motoko_failure"] == {"attempt": 2, "all": [1, (2,)]}
     database = workflow.mult.database
     database.index.refresh()
     assert database.index.rows.value(number(reference), "state") == "START"

@@ -32,7 +32,7 @@ def test_scalars_are_given_back() -> None:
 
 
 def test_what_is_no_scalar_is_known_to_be_there() -> None:
-    rows = rows_of({"id": 1, "y": [1], "failure": {"reason": "SIGNAL"}})
+    rows = rows_of({"id": 1, "y": [1], "motoko_failure": {"reason": "SIGNAL"}})
     assert dict(rows[1]) == {"id": 1}
     assert len(rows[1]) == 1
     assert rows.value(1, "y") is None

@@ -104,7 +104,7 @@ def test_all_that_a_run_holds_is_read_while_a_server_serves_it(workflow: Workflo
     run, other = create_tasks(workflow, x=[1.5, 2.5], n=3, items=[[1, 2]], run_params={"note": "it"})
     values = {"y": [1.0, {"a": None}], "Z": NOW, "price": decimal.Decimal("1.5"), "step": 2 + 1j}
     change(workflow, run, **values)
-    set_state(workflow, run, "FAILED", failure={"reason": "EXIT_CODE", "exit_code": 7}, start_time=NOW)
+    set_state(workflow, run, "FAILED", motoko_failure={"reason": "EXIT_CODE", "exit_code": 7}, start_time=NOW)
 
     def push() -> None:
         ((run_object,),) = workflow.get_runs([other]).values()
@@ -114,7 +114,7 @@ def test_all_that_a_run_holds_is_read_while_a_server_serves_it(workflow: Workflo
     found = of_run_name(workflow, read_both_ways(workflow.mult.study_dir))
     assert [f"mult.{item[0]}" for item in found] == [run, other]
     (_, entries, attributes, quantities, job), second = found
-    assert (entries["state"], entries["failure"]["exit_code"], entries["note"]) == ("FAILED", 7, "it")
+    assert (entries["state"], entries["motoko_failure"]["exit_code"], entries["note"]) == ("FAILED", 7, "it")
     assert attributes == {name.lower(): value for name, value in values.items()}
     assert quantities == {}
     assert job[0]["items"] == [[1, 2]]
