@@ -34,7 +34,7 @@ demo: $(RUN) ## run docs/examples/quickstart in a temporary directory
 
 test: lint docs ## lint, docs, then all tests with coverage; as root on Debian it installs SLURM for them
 	@.ci/install-slurm
-	@$(USE_VENV); python -m pytest --cov=motoko_core --cov=motoko_plugins --cov-fail-under=90 $(PYTEST_ARGS)
+	@$(USE_VENV); python -m pytest --cov --cov-fail-under=90 $(PYTEST_ARGS)
 
 lint: $(DEV) ## ruff, mypy and the import contracts
 	@$(USE_VENV); set -e; ruff check .; ruff format --check .; mypy; lint-imports

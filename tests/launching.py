@@ -16,7 +16,7 @@ import pytest
 import transaction
 
 from motoko_core import lifecycle
-from motoko_core.entries import handle_of
+from motoko_core.entries import HANDLE, handle_of
 from motoko_core.launch import launcher as launcher_module
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.service import Service
@@ -43,6 +43,8 @@ def launch_directory() -> Iterator[Path]:
 
 
 _numbers = itertools.count(1)
+#: By study, the latest run that earlier tests have left: theirs are thousands, and retired.
+_retired: dict[str, int] = {}
 
 
 @pytest.fixture
@@ -55,12 +57,19 @@ def scripts(launch_directory: Path) -> Iterator[Workflow]:
 
     def retire() -> None:
         for manager in workflow.task_managers.values():
-            for run in manager.base._get_runs().entries.values():
+            for run in manager.base._get_runs().entries.values(min=_retired.get(manager.study, 0) + 1):
                 if is_active(run.entries.get("state")):
                     run.entries["state"] = "RETIRED"
-                run.entries.pop("motoko_handle", None)
+                run.entries.pop(HANDLE, None)
+
+    def latest() -> dict[str, int]:
+        runs = {
+            manager.study: manager.base._get_runs().entries for manager in workflow.task_managers.values()
+        }
+        return {study: entries.maxKey() for study, entries in runs.items() if entries}
 
     transact("the end of a test", retire)
+    _retired.update(transact("the end of a test", latest))
     lifecycle.disconnect(workflow)
 
 
