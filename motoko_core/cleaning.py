@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from ZODB.POSException import StorageError
 
-from motoko_core.entries import CANCEL, OF_AN_EXECUTION, tag_of
+from motoko_core.daemons import private_directory
+from motoko_core.entries import CANCEL, OF_AN_EXECUTION, state_of, tag_of
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import read_exit_record
-from motoko_core.lifecycle import runs_directory
+from motoko_core.lifecycle import run_directory, runs_directory, state_directory
+from motoko_core.locks import taking_turns
 from motoko_core.session import Session, transact, use
 from motoko_core.states import ACTIVE, CREATED, TOBELAUNCHED
 from motoko_core.study.query import Query
@@ -23,11 +28,14 @@ if TYPE_CHECKING:
     from motoko_core.selection import Constraints
     from motoko_core.task_manager import TaskManager
 
+logger = logging.getLogger(__name__)
+
 #: Runs in one transaction.
 _BATCH = 200
 _DELETED = "DELETED"
-#: How the mark begins of runs that are being cleaned. It stands where no tag of an execution looks like it.
-_CLEANING = "cleaning "
+_CLEANING, _RESET, _DELETE = "cleaning", "reset", "delete"
+#: How the names of the directories begin that run directories are moved to before they are removed.
+_ASIDE = ".cleaned-"
 
 
 def selected(
@@ -52,45 +60,139 @@ def refuse_under_way(manager: TaskManager, run_ids: Sequence[int]) -> None:
 def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False, force: bool = False) -> int:
     """Reset runs to CREATED, with their results and run directories removed; answer how many.
 
-    Each batch of runs is changed in one transaction, or not at all.
+    Each batch of runs is changed altogether, or not at all. What an earlier call left undone that was killed
+    is done first, as that call meant it. Calls for one study wait for each other.
 
     :param delete: remove the runs from the database instead. Their jobs stay.
     :param force: also runs that a launcher or a scheduler has in hand; their processes are left alone.
     :raises MotokoError: without ``force``, such a run is among them. Earlier batches are done then.
     """
+    place = private_directory(state_directory(manager.workflow))
+    with taking_turns(place / f"clean-{manager.study}.lock"):
+        _finish_interrupted(manager)
+        done = 0
+        for begin in range(0, len(run_ids), _BATCH):
+            batch = _Batch(manager, _RESET if not delete else _DELETE)
+            done += batch.clean(run_ids[begin : begin + _BATCH], force)
+        _remove_what_was_set_aside(manager)
+    return done
 
-    def work(batch: Sequence[int], mark: str) -> list[Path]:
-        present = _present(manager, batch)
-        others = [(run_id, run) for run_id, run in present if run.entries.get(CANCEL) != mark]
-        # One that waits, and is not ours, may be launched while its directory is removed.
-        if taken := [f"{manager.study}.{run_id}" for run_id, run in others if _waits(run.entries, force)]:
-            raise MotokoError(
-                f"these runs were reset meanwhile, by another `motoko clean` perhaps: {', '.join(taken)}",
-                hint="Call `motoko clean` again.",
-            )
+
+def _finish_interrupted(manager: TaskManager) -> None:
+    """Do what an earlier call was killed at: nobody else has the runs that it claimed."""
+    manager.database.index.refresh()
+    candidates = sorted(manager.database.index.candidates(states=frozenset({TOBELAUNCHED})))
+
+    def look() -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for run_id, run in _present(manager, candidates):
+            if claim := _claim_of(run.entries):
+                found.setdefault(claim.action, []).append(run_id)
+        return found
+
+    for action, run_ids in transact(f"clean {manager.study}: look", look).items():
+        done = _Batch(manager, action).clean(run_ids, force=True)
+        logger.warning(
+            "%s: did what an earlier `motoko clean` was killed at: %s %d runs", manager.study, action, done
+        )
+
+
+@attrs.frozen
+class _Claim:
+    """What is written into a run that is being cleaned, where the tag of an execution would stand.
+
+    A launcher, an error handler or a user who takes the run at this moment changes its state as well: one of
+    the two comes too late.
+    """
+
+    action: str
+    name: str
+    state: str  # which the run had before
+
+    def __str__(self) -> str:
+        return f"{_CLEANING} {self.action} {self.name} {self.state}"
+
+
+def _claim_of(entries: Mapping[str, Any]) -> _Claim | None:
+    """How a run is being cleaned, or was when that was killed."""
+    mark = entries.get(CANCEL)
+    words = mark.split(" ", 3) if isinstance(mark, str) else []
+    is_claim = len(words) == 4 and words[0] == _CLEANING and entries.get("state") == TOBELAUNCHED
+    return _Claim(*words[1:]) if is_claim else None
+
+
+@attrs.frozen
+class _Batch:
+    """Some runs of a study that are cleaned together: claimed, their directories set aside, and then changed.
+
+    Nobody can start a run that is claimed, so its directory is in nobody's way; a claim and a directory that
+    was set aside can be given back.
+    """
+
+    manager: TaskManager
+    action: str
+    name: str = attrs.field(factory=lambda: uuid.uuid4().hex)
+
+    def clean(self, run_ids: Sequence[int], force: bool) -> int:
+        moved: list[tuple[Path, Path]] = []
+        try:
+            claimed = transact(self._title("claim"), lambda: self._claim(run_ids, force))
+            self._set_aside(claimed, moved)
+            return transact(self._title(self.action), lambda: self._change(claimed))
+        except BaseException:
+            for place, aside in reversed(moved):
+                with contextlib.suppress(OSError):
+                    aside.rename(place)
+            with contextlib.suppress(StorageError):  # the next one does it
+                transact(self._title("release"), lambda: self._release(run_ids))
+            raise
+
+    def _title(self, what: str) -> str:
+        return f"clean {self.manager.study}: {what}"
+
+    def _claim(self, run_ids: Sequence[int], force: bool) -> list[int]:
+        present = _present(self.manager, run_ids)
         if not force:
-            _refuse(manager, others)
-        directories = [_directory(manager, run_id, run) for run_id, run in present]
-        if not delete:
-            # Before the commit: from then on a launcher may fill them again.
-            _remove(directories)
+            _refuse(self.manager, present)
+        for _, run in present:
+            earlier = _claim_of(run.entries)
+            state = earlier.state if earlier else state_of(run.entries) or ""
+            claim = _Claim(self.action, self.name, state)
+            run.entries.update({"state": TOBELAUNCHED, CANCEL: str(claim)})
+        return [run_id for run_id, _ in present]
+
+    def _is_ours(self, run: Any) -> bool:
+        claim = _claim_of(run.entries)
+        return claim is not None and claim.name == self.name
+
+    def _release(self, run_ids: Sequence[int]) -> None:
+        for _, run in _present(self.manager, run_ids):
+            if self._is_ours(run):
+                run.entries["state"] = _claim_of(run.entries).state  # type: ignore[union-attr]
+                run.entries.pop(CANCEL)
+
+    def _set_aside(self, run_ids: Iterable[int], moved: list[tuple[Path, Path]]) -> None:
+        for run_id in run_ids:
+            place = run_directory(self.manager, run_id)
+            if os.path.lexists(place):
+                aside = place.with_name(f"{_ASIDE}{self.name}") / place.name
+                aside.parent.mkdir(exist_ok=True)
+                place.rename(aside)
+                moved.append((place, aside))
+
+    def _change(self, run_ids: Sequence[int]) -> int:
+        present = _present(self.manager, run_ids)
+        if taken := [f"{self.manager.study}.{run_id}" for run_id, run in present if not self._is_ours(run)]:
+            raise MotokoError(
+                f"somebody else has changed these runs meanwhile: {', '.join(taken)}",
+                hint="Nothing was done to this batch of runs. Call `motoko clean` again.",
+            )
         for run_id, run in present:
-            if delete:
-                _delete(manager, run_id, run)
+            if self.action == _DELETE:
+                _delete(self.manager, run_id, run)
             else:
                 _reset(run)
-        return directories
-
-    done = 0
-    for begin in range(0, len(run_ids), _BATCH):
-        batch = run_ids[begin : begin + _BATCH]
-        with _claimed(manager, batch, force) as mark:
-            directories = transact(f"clean {manager.study}", lambda b=batch, m=mark: work(b, m))  # type: ignore[misc]
-        if delete:
-            # After the commit: a run that is there has its directory.
-            _remove(directories)
-        done += len(directories)
-    return done
+        return len(present)
 
 
 def _present(manager: TaskManager, run_ids: Iterable[int]) -> list[tuple[int, Any]]:
@@ -98,54 +200,18 @@ def _present(manager: TaskManager, run_ids: Iterable[int]) -> list[tuple[int, An
     return [(run_id, runs[run_id]) for run_id in run_ids if run_id in runs]
 
 
-@contextlib.contextmanager
-def _claimed(manager: TaskManager, run_ids: Sequence[int], force: bool) -> Iterator[str]:
-    """Take those of the runs that wait out of the launchers' reach; they wait again after an error.
-
-    A launcher that takes one at this moment has changed its state as well: one of the two comes too late.
-    Of one whose claim was never released (the process was killed), the next ``motoko clean`` takes it over.
-
-    :return: the mark of the runs that are ours.
-    """
-    mark = f"{_CLEANING}{uuid.uuid4().hex}"
-
-    def claim() -> None:
-        for _, run in _present(manager, run_ids):
-            if _waits(run.entries, force):
-                run.entries.update({"state": TOBELAUNCHED, CANCEL: mark})
-
-    def release() -> None:
-        for _, run in _present(manager, run_ids):
-            if run.entries.get(CANCEL) == mark:
-                run.entries.pop(CANCEL)
-                run.entries["state"] = CREATED
-
-    try:
-        transact(f"clean {manager.study}: claim", claim)
-        yield mark
-    except BaseException:
-        with contextlib.suppress(StorageError):  # the next one takes them over
-            transact(f"clean {manager.study}: release", release)
-        raise
-
-
-def _waits(entries: Mapping[str, Any], force: bool) -> bool:
-    """Whether a run waits for a launcher, or for a process that cleans it."""
-    return _is_claimed(entries) or (entries.get("state") == CREATED and (force or not tag_of(entries)))
-
-
-def _is_claimed(entries: Mapping[str, Any]) -> bool:
-    """Whether a run waits, but for a process that cleans it, or was killed at it."""
-    mark = entries.get(CANCEL)
-    return entries.get("state") == TOBELAUNCHED and isinstance(mark, str) and mark.startswith(_CLEANING)
+def _remove_what_was_set_aside(manager: TaskManager) -> None:
+    for aside in runs_directory(manager).glob(f"{_ASIDE}*"):
+        # What a process is still writing there must not keep the others from being removed.
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _refuse(manager: TaskManager, runs: Sequence[tuple[int, Any]]) -> None:
     busy, others = [], set()
     for run_id, run in runs:
-        if run is None or _is_claimed(run.entries):
+        if run is None or _claim_of(run.entries):
             continue
-        state = run.entries.get("state")
+        state = state_of(run.entries)
         if state in ACTIVE and state != CREATED:
             busy.append(f"{manager.study}.{run_id} ({state})")
             others.add(f"state != {state}")
@@ -166,18 +232,8 @@ def _is_at_work(manager: TaskManager, run_id: int, run: Any) -> bool:
     tag = tag_of(run.entries)
     if not tag or run.entries.get("state") == CREATED:
         return bool(tag)  # a launcher executes it again as soon as the job has ended
-    record = read_exit_record(_directory(manager, run_id, run), tag)
+    record = read_exit_record(run_directory(manager, run_id), tag)
     return record is None or record.exit_code is None
-
-
-def _directory(manager: TaskManager, run_id: int, run: Any) -> Path:
-    return Path(run.entries.get("run_path") or runs_directory(manager) / f"run-{run_id}")
-
-
-def _remove(directories: Sequence[Path]) -> None:
-    for directory in directories:
-        # What a process is still writing there must not keep the run from being reset.
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _reset(run: Any) -> None:

@@ -34,6 +34,14 @@ def runs_directory(manager: TaskManager) -> Path:
     return config.directory / f"BD-{config.name}-runs"
 
 
+def run_directory(manager: TaskManager, run_id: int) -> Path:
+    """Where a run is executed. Its entry ``run_path`` may name another place.
+
+    In a copy of a workflow it names the original's directory, and users may write anything there.
+    """
+    return runs_directory(manager) / f"run-{run_id}"
+
+
 def servers(workflow: Workflow, managers: Iterable[TaskManager] | None = None) -> list[Server]:
     """The servers of some task managers (None: all), and of the workflow variables if they exist."""
     chosen = workflow.task_managers.values() if managers is None else managers

@@ -16,8 +16,7 @@ import psutil
 from motoko_core.daemons import is_gone
 from motoko_core.exit_record import TAG_VARIABLE, exit_record_path
 from motoko_core.launch.daemon import command
-from motoko_core.launch.records import run_directory
-from motoko_core.lifecycle import runs_directory, state_directory
+from motoko_core.lifecycle import run_directory, runs_directory, state_directory
 from motoko_core.locks import Holder, who_holds
 
 if TYPE_CHECKING:

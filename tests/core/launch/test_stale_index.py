@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from ZODB.POSException import ConflictError
 
-from motoko_core import cleaning
-from motoko_core.cleaning import clean
+from motoko_core import cleaning, lifecycle
+from motoko_core.cleaning import _Batch, clean
 from motoko_core.errors import MotokoError
 from motoko_core.launch import records
 from motoko_core.launch.launcher import Launcher
@@ -21,7 +22,7 @@ from motoko_core.study.index import RunIndex
 from motoko_core.study.runs import SessionRuns
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator
-from tests.conftest import create_tasks, number
+from tests.conftest import create_tasks, number, set_state
 from tests.launching import entries_of, launching, read_line, release, settled, soon
 
 
@@ -80,9 +81,9 @@ def test_the_directory_of_a_run_that_waits_is_not_removed_under_a_launcher(
     first, second = create_tasks(scripts, label=["true", "false"])
     study = scripts.mult.database
     tags = {number(run): f"motoko-{run}" for run in (first, second)}
-    directory = records.run_directory(scripts.mult, number(first))
+    directory = lifecycle.run_directory(scripts.mult, number(first))
     directory.mkdir(parents=True)
-    service, remove, removed = Service(generator=BashGenerator(), name="bash"), cleaning._remove, []
+    service, set_aside, removed = Service(generator=BashGenerator(), name="bash"), _Batch._set_aside, []
     transact("the test", lambda: SessionRuns(study).add_file("requirements.txt", records._requirements()))
     study.index.refresh()
     direct = DirectRuns(study)
@@ -93,70 +94,97 @@ def test_the_directory_of_a_run_that_waits_is_not_removed_under_a_launcher(
     def launch() -> object:
         return records.launch(scripts.mult, SessionRuns(study), tags, service)
 
-    def launch_meanwhile(directories: list[Path]) -> None:
+    def launch_meanwhile(self: _Batch, run_ids: list[int], moved: list[Any]) -> None:
         with pytest.raises(ConflictError):
             direct.commit("the test")
         assert transact("the test", launch) == ([], {})
-        remove(directories)
-        removed.append(directories)
+        set_aside(self, run_ids, moved)
+        removed.append(run_ids)
 
-    monkeypatch.setattr(cleaning, "_remove", launch_meanwhile)
+    monkeypatch.setattr(_Batch, "_set_aside", launch_meanwhile)
     assert clean(scripts.mult, list(tags)) == 2
     assert len(removed) == 1
     assert not directory.exists()
     assert [entries_of(scripts, run)["state"] for run in (first, second)] == ["CREATED"] * 2
 
 
-def test_the_next_clean_goes_on_where_one_was_killed(
-    scripts: Workflow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, other = map(str, create_tasks(scripts, label=["true", "false"]))
-    with monkeypatch.context() as patch:
-        patch.setattr(cleaning, "_remove", Mock(side_effect=KeyboardInterrupt))
-        transact_until_then = cleaning.transact
-        patch.setattr(
-            cleaning,
-            "transact",
-            lambda what, work: None if "release" in what else transact_until_then(what, work),
-        )
-        with pytest.raises(KeyboardInterrupt):
-            clean(scripts.mult, [number(run)])
-    assert entries_of(scripts, run)["state"] == "TOBELAUNCHED"
-    cleaning.refuse_under_way(scripts.mult, [number(run), number(other)])
-    assert clean(scripts.mult, [number(run), number(other)]) == 2
-    for reference in (run, other):
-        entries = entries_of(scripts, reference)
-        assert entries["state"] == "CREATED"
-        assert "motoko_cancel" not in entries
-
-
-def test_of_two_that_clean_the_same_run_one_is_told(
-    scripts: Workflow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def over(scripts: Workflow) -> tuple[str, Path]:
+    """A run that is over, and the file with its result."""
     (run,) = create_tasks(scripts, label="true")
-    remove = cleaning._remove
+    set_state(scripts, run, "FINISHED")
+    result = lifecycle.run_directory(scripts.mult, number(run)) / "result"
+    result.parent.mkdir(parents=True)
+    result.touch()
+    return run, result
 
-    def clean_meanwhile(directories: list[Path]) -> None:
-        monkeypatch.setattr(cleaning, "_remove", remove)
-        assert clean(scripts.mult, [number(run)]) == 1
+
+def test_a_run_that_is_reset_while_it_is_cleaned_keeps_its_directory(
+    scripts: Workflow, over: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an error handler, for example; a launcher may have begun to execute it."""
+    run, result = over
+    set_aside = _Batch._set_aside
+
+    def reset_meanwhile(self: _Batch, run_ids: list[int], moved: list[Any]) -> None:
+        set_aside(self, run_ids, moved)
+        set_state(scripts, run, "CREATED")
         scripts.mult.database.db.storage.catch_up()
-        remove(directories)
 
-    monkeypatch.setattr(cleaning, "_remove", clean_meanwhile)
-    with pytest.raises(MotokoError, match="were reset meanwhile"):
+    monkeypatch.setattr(_Batch, "_set_aside", reset_meanwhile)
+    with pytest.raises(MotokoError, match="somebody else has changed"):
         clean(scripts.mult, [number(run)])
+    assert result.exists()
     assert entries_of(scripts, run)["state"] == "CREATED"
 
 
-def test_runs_that_could_not_be_cleaned_wait_as_before(
-    scripts: Workflow, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("step", ["_set_aside", "_change"])
+def test_runs_that_could_not_be_cleaned_are_as_before(
+    scripts: Workflow, over: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, step: str, error: type
 ) -> None:
-    (run,) = create_tasks(scripts, label="true")
-    records.run_directory(scripts.mult, number(run)).mkdir(parents=True)
-    monkeypatch.setattr(cleaning, "_remove", Mock(side_effect=KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        clean(scripts.mult, [number(run)])
-    assert entries_of(scripts, run)["state"] == "CREATED"
+    run, result = over
+    (waiting,) = create_tasks(scripts, label="false")
+    monkeypatch.setattr(_Batch, step, Mock(side_effect=error))
+    with pytest.raises(error):
+        clean(scripts.mult, [number(waiting), number(run)])
+    assert result.exists()
+    assert entries_of(scripts, waiting)["state"] == "CREATED"
+    assert entries_of(scripts, run)["state"] == "FINISHED"
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_what_a_clean_was_killed_at_the_next_one_does_as_it_was_meant(
+    scripts: Workflow, over: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, delete: bool
+) -> None:
+    run, result = over
+    (other,) = create_tasks(scripts, label="false")
+    with monkeypatch.context() as patch:
+        patch.setattr(_Batch, "_change", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(_Batch, "_release", Mock())
+        with pytest.raises(KeyboardInterrupt):
+            clean(scripts.mult, [number(run)], delete=delete)
+    assert entries_of(scripts, run)["state"] == "TOBELAUNCHED"
+    cleaning.refuse_under_way(scripts.mult, [number(run)])
+    assert clean(scripts.mult, [number(other)]) == 1
+    entries = entries_of(scripts, run)
+    assert entries.get("state") == (None if delete else "CREATED")
+    assert "motoko_cancel" not in entries
+    assert not result.exists()
+    assert not list(result.parent.parent.glob(".cleaned-*"))
+
+
+def test_a_directory_elsewhere_that_a_run_names_is_left_alone(
+    scripts: Workflow, over: tuple[str, Path], tmp_path: Path
+) -> None:
+    """The runs of a copied workflow name the directories of the original."""
+    run, result = over
+    precious = tmp_path / "precious"
+    precious.touch()
+    set_state(scripts, run, "FINISHED", run_path=str(tmp_path))
+    assert clean(scripts.mult, [number(run)]) == 1
+    assert precious.exists()
+    assert not result.exists()
 
 
 def test_a_run_that_is_launched_is_not_deleted(scripts: Workflow) -> None:
