@@ -44,6 +44,11 @@ def state_of(entries: Mapping[str, Any]) -> str | None:
     return state if state is None or isinstance(state, str) else repr(state)
 
 
+def stopped(tag: str) -> str:
+    """What ``CANCEL`` holds while a job is stopped whose run is to be executed again."""
+    return f"stopped {tag}"
+
+
 def stored_failure(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     """What was told of a run's latest failure; what no launcher has written is none."""
     failure = entries.get(FAILURE)

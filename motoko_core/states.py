@@ -7,6 +7,8 @@ user code can have written it.
 
 from __future__ import annotations
 
+from typing import Any
+
 CREATED = "CREATED"
 TOBELAUNCHED = "TOBELAUNCHED"
 LAUNCHED = "launched"
@@ -28,11 +30,11 @@ FAILURES = frozenset(
 )
 
 
-def is_active(state: str | None) -> bool:
-    """Whether a run in ``state`` can still change without anybody's help."""
-    return state is None or state in ACTIVE
+def is_active(state: Any) -> bool:
+    """Whether a run in ``state`` can still change without anybody's help; what is no text is user code's."""
+    return state is None or (isinstance(state, str) and state in ACTIVE)
 
 
-def is_failure(state: str | None) -> bool:
+def is_failure(state: Any) -> bool:
     """Whether ``state`` says that the run failed."""
-    return state in FAILURES
+    return isinstance(state, str) and state in FAILURES

@@ -87,7 +87,8 @@ class Remains:
 
         try:
             name = generator_name(self._workflow, manager)
-            return self._workflow.plugins.generator(name).on_this_machine
+            directory = self._workflow.configuration.directory
+            return self._workflow.plugins.generator(name, directory).on_this_machine
         except MotokoError:
             return False
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ZODB.POSException import StorageError
 
 from motoko_core.daemons import Daemon, private_directory, stop_daemons, wait_until
+from motoko_core.entries import HANDLE
 from motoko_core.errors import MotokoError
 from motoko_core.launch.generators import other_service, services
 from motoko_core.launch.launcher import Launcher
@@ -26,6 +27,7 @@ from motoko_core.states import ACTIVE, CREATED
 from motoko_core.study.starting import start_servers
 
 if TYPE_CHECKING:
+    from motoko_core.study.index import RunIndex
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
 
@@ -145,10 +147,9 @@ def stop_jobs(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
 
     A job that goes on would write its results into whatever run gets its number next.
     """
-    under_way = ACTIVE - {CREATED}
     try:
         start_servers([manager.database.server for manager in managers], timeout_s=_LOOK_TIMEOUT_S)
-        busy = [m for m in managers if under_way & m.database.index.states(None).keys()]
+        busy = [manager for manager in managers if _has_jobs(manager.database.index)]
         if busy:
             other = partial(other_service, workflow)
             launcher = Launcher(services(workflow, busy), other=other, keep_jobs=False)
@@ -158,6 +159,14 @@ def stop_jobs(workflow: Workflow, managers: Sequence[TaskManager]) -> None:
                 pool.submit(asyncio.run, launcher.run()).result()
     except (MotokoError, StorageError) as error:
         logger.warning("cannot find out which jobs are under way, and leave them alone: %s", error)
+
+
+def _has_jobs(index: RunIndex) -> bool:
+    if (ACTIVE - {CREATED}) & index.states(None).keys():
+        return True
+    # A script may go on after it has said that its run is over, and a run may be reset while it is at work.
+    with index.lock:
+        return any(index.rows.value(run_id, HANDLE) for run_id in index.rows)
 
 
 async def _serve(launcher: Launcher) -> None:

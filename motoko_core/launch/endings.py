@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from motoko_core.entries import CANCEL, FAILURE, HANDLE, state_of, stored_failure, tag_of
+from motoko_core.entries import CANCEL, FAILURE, HANDLE, state_of, stopped, stored_failure, tag_of
 from motoko_core.interfaces import Ended, LaunchTask
 from motoko_core.launch import workspace
 from motoko_core.states import CREATED, FAILED, FINISHED, is_active, is_failure
@@ -31,6 +31,18 @@ def hand_back(runs: Runs, tags: Mapping[int, str]) -> None:
             cancel(run)
         else:
             run.entries.update({"state": CREATED, "start_time": None})
+
+
+def stopping(runs: Runs, tags: Mapping[int, str]) -> None:
+    """Note that jobs are about to be stopped whose runs are to be executed again.
+
+    Whoever stops them may be killed before it can write that they were, and a job that is told to stop may
+    exit with any code.
+    """
+    for run_id, run in runs.get(tags):
+        entries, tag = run.entries, tags[run_id]
+        if tag_of(entries) == tag and entries.get(CANCEL) != tag:
+            entries[CANCEL] = stopped(tag)
 
 
 def reset(runs: Runs, tags: Mapping[int, str]) -> None:
@@ -70,8 +82,13 @@ def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
         entries = run.entries
         if tag_of(entries) != ended.tag:
             continue  # as above
+        mark = entries.get(CANCEL)
+        if mark == stopped(ended.tag) and not ended.is_good:
+            hand_back(runs, {run_id: ended.tag})
+            continue
         entries.pop(HANDLE)
-        is_marked = entries.pop(CANCEL, None) == ended.tag
+        entries.pop(CANCEL, None)
+        is_marked = mark == ended.tag
         if state_of(entries) == CREATED:
             continue  # it was reset while it was executed: this end says nothing of the next execution
         if is_marked and _is_cancelled(run):
@@ -80,7 +97,8 @@ def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
             entries["state"] = FINISHED
         if is_active(state_of(entries)) or is_failure(state_of(entries)):
             reason = ended.reason or ("SIGNAL" if (ended.exit_code or 0) < 0 else "EXIT_CODE")
-            fail(run, reason, ended.exit_code, stderr)
+            # Whoever stopped it may be gone, and nobody else knows why it ended as it did.
+            fail(run, "CANCELLED" if is_marked and not ended.is_good else reason, ended.exit_code, stderr)
 
 
 def fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
@@ -88,5 +106,14 @@ def fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
     entries = run.entries
     if not is_failure(state_of(entries)):
         entries["state"] = FAILED
-    attempt = stored_failure(run.entries).get("attempt", 1)
-    entries[FAILURE] = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}
+    known = stored_failure(entries)
+    told = {"reason": reason, "exit_code": exit_code, "attempt": known.get("attempt", 1), "stderr": stderr}
+    # Without a launcher, error handlers decide about what a script has said before its job has ended.
+    entries[FAILURE] = {**told, "ignored": True} if known.get("ignored") else told
+
+
+def forget_decision(run: Run) -> None:
+    """For another execution: that the failure of the last one was ignored says nothing of it."""
+    known = stored_failure(run.entries)
+    if "ignored" in known:
+        run.entries[FAILURE] = {name: value for name, value in known.items() if name != "ignored"}

@@ -59,7 +59,7 @@ class Launcher:
     :param other: makes a service for jobs of an earlier launcher which another generator has got.
     :param keep_jobs: whether jobs go on when the launcher is stopped; otherwise they are stopped too, and
         their runs wait for the next launcher.
-    :param wall_clock: seconds since 1970, which ``not_before`` of a run is compared with.
+    :param wall_clock: seconds since 1970, which ``NOT_BEFORE`` of a run is compared with.
     """
 
     def __init__(
@@ -415,8 +415,14 @@ class Launcher:
             return
         jobs = self._in_hand.tasks()
         logger.info("stopping %d jobs; their runs wait for the next launcher", len(jobs))
-        for generator, tags in self._in_hand.by_generator(task.tag for _, task in jobs).items():
-            await generator.cancel(tags)
+        for manager in self.managers:
+            tags = {task.run_id: task.tag for m, task in jobs if m is manager}
+            if tags:
+                await self._write_last(manager, "stop", partial(endings.stopping, tags=tags))
+        # Nobody would ever know why the jobs of the others ended: the next launcher follows them.
+        stop = [task.tag for manager, task in jobs if manager not in self._turns.given_up]
+        for generator, some in self._in_hand.by_generator(stop).items():
+            await generator.cancel(some)
         await self._hear()
         # One that ended by itself at the last moment is not to be executed again.
         stopped: set[str] = set()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import getpass
 import importlib.metadata
 import json
+import os
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -25,7 +25,7 @@ from motoko_core.entries import CANCEL, HANDLE, NOT_BEFORE, handle_of, state_of,
 from motoko_core.errors import MotokoError, TaskError
 from motoko_core.interfaces import LaunchTask
 from motoko_core.launch import endings, workspace
-from motoko_core.lifecycle import runs_directory
+from motoko_core.lifecycle import run_directory
 from motoko_core.states import CREATED
 from motoko_core.study.plain_objects import Unexpected
 
@@ -50,10 +50,6 @@ def _requirements() -> str:
 @lru_cache(maxsize=1)
 def _user() -> str:
     return getpass.getuser()
-
-
-def run_directory(manager: TaskManager, run_id: int) -> Path:
-    return runs_directory(manager) / f"run-{run_id}"
 
 
 def new_tags(manager: TaskManager, run_ids: Iterable[int]) -> dict[int, str]:
@@ -99,7 +95,6 @@ def launch(
     """
     generator = service.generator
     requirements = runs.add_file("requirements.txt", _requirements())
-    directory = runs_directory(manager)
     found, refused = [], dict[int, str]()
     for run_id, run in runs.get(tags):
         tag, entries = tags[run_id], run.entries
@@ -117,9 +112,10 @@ def launch(
             endings.cancel(run)
             continue
         entries.pop(NOT_BEFORE, None)
+        endings.forget_decision(run)
         entries.update(
             {
-                "run_path": f"{directory}/run-{run_id}",
+                "run_path": str(run_directory(manager, run_id)),
                 "blackdynamite_version": BlackDynamite.__version__,
                 "python_requirements": requirements,
             }
@@ -185,14 +181,14 @@ def task_of(
     if not isinstance(nproc, int) or nproc < 1:
         raise TaskError(f"nproc of {reference} is {nproc!r}, not a whole number above 0")
     run_name = str(entries.get("run_name"))
-    if "\0" in run_name:
+    if not _can_be_in_a_file_name(run_name):
         raise TaskError(f"run_name of {reference} is {run_name!r}, which no file can have in its name")
     return LaunchTask(
         tag=tag,
         task=reference,
         run_id=run_id,
         run_name=run_name,
-        directory=Path(entries.get("run_path") or run_directory(manager, run_id)),
+        directory=run_directory(manager, run_id),
         script=file.name,
         nproc=nproc,
         options=_values(run),
@@ -200,18 +196,24 @@ def task_of(
     )
 
 
+def _can_be_in_a_file_name(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def task_in_hand(manager: TaskManager, runs: Runs, run_id: int, run: Run, tag: str) -> LaunchTask:
     """What follows and stops the job of a run, also if the run's entries have become odd since it began."""
     odd: dict[int, str] = {}
     with apart(run_id, odd):
         return task_of(manager, runs, run_id, run, tag)
-    path = run.entries.get("run_path")
     return LaunchTask(
         tag=tag,
         task=f"{manager.study}.{run_id}",
         run_id=run_id,
         run_name=str(run_id),
-        directory=Path(path) if path and isinstance(path, str) else run_directory(manager, run_id),
+        directory=run_directory(manager, run_id),
         script="",
         options=_values(run),
     )

@@ -15,7 +15,7 @@ from motoko_core.entries import CANCEL, HANDLE, handle_of, state_of
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask
 from motoko_core.launch import endings
-from motoko_core.launch.generators import generator_name, other_service, services
+from motoko_core.launch.generators import generator_name, other_service
 from motoko_core.launch.recovery import OtherService, by_generator, look, with_settings
 from motoko_core.locks import held
 from motoko_core.session import transact
@@ -75,20 +75,30 @@ def _stop_local(workflow: Workflow, manager: TaskManager, keep: bool, stopped: S
     settings = workflow.configuration.task_managers[manager.study]
     with snapshot(manager.study, manager.study_config, settings.host) as content:
         runs = {run.id: dict(run.entries) for run in content.runs() if run.entries.get(HANDLE)}
-    local = []
+    by_name: dict[str, list[int]] = {}
     for run_id, entries in runs.items():
         name = handle_of(entries).get("generator") or generator_name(workflow, manager)
-        if keep or not workflow.plugins.generator(name).on_this_machine:
-            stopped.kept[name] = stopped.kept.get(name, 0) + 1
+        by_name.setdefault(name, []).append(run_id)
+    local: dict[str, list[int]] = {}
+    for name, run_ids in by_name.items():
+        try:
+            kind = workflow.plugins.generator(name, workflow.configuration.directory)
+        except MotokoError as error:
+            stopped.troubles.append(f"the jobs of {manager.study} that {name} has are left alone: {error}")
+            continue
+        if keep or not kind.on_this_machine:
+            stopped.kept[name] = stopped.kept.get(name, 0) + len(run_ids)
         else:
-            local.append(run_id)
+            local[name] = run_ids
     if not local:
         return
     stopped.started += start_servers([manager.database.server])
     with held(manager.launcher_lock, f"a launcher of study {manager.study!r} is running", ""):
-        service = services(workflow, [manager])[manager]
         other = partial(other_service, workflow)
-        stopped.count += asyncio.run(stop(manager, service, local, other, hand_back=True))
+        for name, run_ids in local.items():
+            # (motoko.yaml's own generator may be one that cannot be used.)
+            service = other(manager, name)
+            stopped.count += asyncio.run(stop(manager, service, run_ids, other, hand_back=True))
 
 
 async def stop(
@@ -120,6 +130,9 @@ async def stop(
         try:
             handles = [(task, handle_of(task.options).get("data")) for task in some]
             followed = await generator.adopt(handles)
+            if hand_back:
+                marked = {task.run_id: task.tag for task in some}
+                transact(what, lambda m=marked: endings.stopping(SessionRuns(manager.database), m))  # type: ignore[misc]
             ends += [_never(task.run_id, task.tag) for task in some if task.tag not in followed]
             found = await _stop(generator, {t.tag: t for t in some if t.tag in followed}, timeout_s)
         finally:

@@ -136,7 +136,7 @@ def stderr_tail(path: Path, *, limit_bytes: int = 2000) -> str:
     A file that does not exist or cannot be read has an empty end: the reason of a failure must not be
     hidden by a second failure.
     """
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError, ValueError), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - limit_bytes))
         tail = file.read(limit_bytes)

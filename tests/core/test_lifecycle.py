@@ -16,7 +16,7 @@ from motoko_core.locks import held
 from motoko_core.session import transact
 from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
-from tests.conftest import create_tasks
+from tests.conftest import create_tasks, set_state
 from tests.launching import SCRIPT, fifo, read_line
 
 __all__ = ["fifo"]
@@ -114,6 +114,25 @@ async def test_create_stops_the_jobs_of_the_runs_that_it_drops(used: Workflow, f
     )
     await read_line(fifo)
     stop_launcher(used)
+    lifecycle.disconnect(used)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    assert used.create(validated=True)
+    assert os.read(reader, 100) == b"told to stop\n"
+    os.close(reader)
+
+
+@pytest.mark.parametrize("state", ["FINISHED", "CREATED"])
+async def test_create_stops_jobs_whatever_the_states_of_their_runs_say(
+    used: Workflow, fifo: Path, state: str
+) -> None:
+    """A script goes on after it has said that its run is over, or a run was reset."""
+    launch(used, study="all", generator=None, detach=True)
+    (run,) = create_tasks(
+        used, label=f"trap 'echo told to stop > {fifo}; exit' TERM; echo > {fifo}; sleep 1000 & wait"
+    )
+    await read_line(fifo)
+    stop_launcher(used)
+    set_state(used, run, state)
     lifecycle.disconnect(used)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     assert used.create(validated=True)

@@ -144,6 +144,17 @@ def test_a_run_with_a_job_is_refused_until_that_has_ended(tiny: Tiny) -> None:
     lifecycle.disconnect(workflow)
 
 
+def test_a_run_with_an_odd_state_can_be_looked_at_and_cleaned(tiny: Tiny, capsys: Captured) -> None:
+    assert main(["-C", str(tiny.path), "create"]) == 0
+    tiny.create_tasks(x=1)
+    tiny.change("first.1", state=["odd"], run_path=5)
+    assert main(["-C", str(tiny.path), "info", "--verbose"]) == 0
+    assert main(["-C", str(tiny.path), "logs", "first.1"]) == 1
+    assert call(tiny) == 0
+    assert "first: reset 1 run\n" in capsys.readouterr().out
+    assert tiny.states()["first"] == ["CREATED"]
+
+
 def test_force_and_what_an_execution_has_left(tiny: Tiny) -> None:
     """In this process, because the database is looked at closely."""
     workflow = Workflow(tiny.path / "motoko.yaml")

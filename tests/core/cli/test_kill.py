@@ -162,6 +162,18 @@ def test_a_study_out_of_reach_keeps_no_other_study_s_jobs(busy: Tiny) -> None:
     assert processes(busy) == []
 
 
+@pytest.mark.parametrize("coat", ["", "import this is no module"])
+def test_a_coat_of_the_user_keeps_no_job_of_bash(busy: Tiny, coat: str, capsys: Captured) -> None:
+    """The launcher was told another generator than motoko.yaml's."""
+    assert call(busy, "launcher", "stop") == 0
+    (busy.path / "myCoat.py").write_text(coat)
+    busy.write(yaml=MOTOKO_YAML + "generator: my\n")
+    capsys.readouterr()
+    assert call(busy, "kill") == 0
+    assert "stopped 1 job;" in capsys.readouterr().out
+    assert processes(busy) == []
+
+
 def test_jobs_of_a_scheduler_are_left_alone_until_they_are_cancelled(
     slurm_cluster: SlurmCluster, tiny: Tiny, capsys: Captured
 ) -> None:

@@ -1,4 +1,4 @@
-"""Runs whose entry ``cancel`` says that they are to be stopped."""
+"""Runs whose entry ``motoko_cancel`` says that they are to be stopped."""
 
 from __future__ import annotations
 

@@ -430,6 +430,46 @@ async def test_a_job_that_has_not_ended_when_the_launcher_stops_is_left_to_the_n
     assert (entries["state"], entries["motoko_handle"]["tag"]) == ("CREATED", tag)
 
 
+class Dying(Scripted):
+    """Its launcher is killed when it stops jobs."""
+
+    async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
+        raise SystemError("killed")
+
+
+class Following(Scripted):
+    """Its jobs end with an error when it has found them again."""
+
+    async def adopt(self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]) -> set[str]:
+        for task, _ in batch:
+            self.ends.put_nowait(Ended(tag=task.tag, exit_code=3))
+        return {task.tag for task, _ in batch}
+
+
+async def test_a_run_is_executed_again_whose_launcher_was_killed_when_it_stopped_the_job(
+    scripts: Workflow,
+) -> None:
+    generator, following = Dying(), Following()
+    with pytest.raises(SystemError):  # noqa: PT012 - it is killed at the end of the context
+        async with launching(scripts, generator=generator):
+            create_tasks(scripts, label="true")
+            first = await soon(generator.submitted.get())
+    async with launching(scripts, generator=following):
+        assert await soon(following.submitted.get()) != first
+
+
+async def test_jobs_of_a_study_that_cannot_be_written_are_left_to_the_next_launcher(
+    scripts: Workflow,
+) -> None:
+    generator = Lingering()
+    async with launching(scripts, generator=generator) as launcher:
+        (run,) = create_tasks(scripts, label="true")
+        tag = await soon(generator.submitted.get())
+        launcher._turns.give_up(scripts.mult, "its server is silent")
+    assert generator.cancelled.empty()
+    assert entries_of(scripts, run)["motoko_handle"]["tag"] == tag
+
+
 @pytest.mark.parametrize(("at_the_last_moment", "state"), [(True, "FINISHED"), (False, "CREATED")])
 async def test_a_job_that_ends_at_the_last_moment_is_not_executed_again(
     scripts: Workflow, at_the_last_moment: bool, state: str

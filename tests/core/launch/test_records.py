@@ -311,6 +311,55 @@ def test_a_run_that_was_reset_and_cancelled_stays_cancelled_however_its_job_ends
     assert (entries["state"], entries["motoko_failure"]) == ("FAILED", failure)
 
 
+def test_a_cancelled_run_is_cancelled_however_its_job_ends(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    """Whoever has stopped it may be gone, and scripts tidy up and exit as they like."""
+    run, tag = launched
+    set_state(scripts, run, "launched", motoko_cancel=tag)
+    write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=3), "tidied up")}))
+    entries = entries_of(scripts, run)
+    failure = {"reason": "CANCELLED", "exit_code": 3, "attempt": 1, "stderr": "tidied up"}
+    assert (entries["state"], entries["motoko_failure"]) == ("FAILED", failure)
+
+
+@pytest.mark.parametrize(("exit_code", "state"), [(0, "FINISHED"), (3, "CREATED")])
+def test_a_run_whose_job_is_stopped_waits_again_unless_it_has_finished(
+    scripts: Workflow, write: Write, launched: tuple[str, str], exit_code: int, state: str
+) -> None:
+    """Also if whoever has stopped it was killed before it could say so."""
+    run, tag = launched
+    write(lambda runs: endings.stopping(runs, {run_id(run): tag}))
+    assert entries_of(scripts, run)["state"] == "launched"
+    write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=exit_code), "")}))
+    entries = entries_of(scripts, run)
+    assert entries["state"] == state
+    assert not {"motoko_handle", "motoko_cancel", "motoko_failure"} & entries.keys()
+
+
+def test_a_run_that_the_user_has_cancelled_stays_cancelled_when_its_job_is_stopped(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "launched", motoko_cancel=tag)
+    write(lambda runs: endings.stopping(runs, {run_id(run): tag}))
+    write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=3), "")}))
+    assert entries_of(scripts, run)["motoko_failure"]["reason"] == "CANCELLED"
+
+
+def test_that_a_failure_is_ignored_holds_for_its_execution_only(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    """Without a launcher, error handlers decide about what a script says before it exits."""
+    run, tag = launched
+    set_state(scripts, run, "FAILED", motoko_failure={"ignored": True})
+    write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=3), "")}))
+    assert entries_of(scripts, run)["motoko_failure"]["ignored"]
+    set_state(scripts, run, "CREATED")
+    write(launch(scripts, {run_id(run): "motoko-again"}))
+    assert "ignored" not in entries_of(scripts, run)["motoko_failure"]
+
+
 # --------------------------------------------------------------------------- entries that anybody may write
 
 
@@ -332,6 +381,7 @@ ODD: list[tuple[dict[str, object], str]] = [
     ({"nproc": 0}, "0, not a whole number above 0"),
     ({"nproc": -5}, "-5, not a whole number above 0"),
     ({"run_name": "a\0b"}, "'a\\x00b', which no file can have in its name"),
+    ({"run_name": "a\ud800"}, "'a\\ud800', which no file can have in its name"),
     ({"motoko_failure": "ductile", "nproc": "many"}, "'many'"),
 ]
 
@@ -367,7 +417,7 @@ def test_a_job_is_followed_whatever_has_become_of_its_run_since(
     set_state(scripts, run, "launched", **entries)
     tasks = write(lambda runs: recovery.look(scripts.mult, [run_id(run)], runs))
     assert [(task.tag, task.run_id) for task in tasks] == [(tag, run_id(run))]
-    assert tasks[0].directory == records.run_directory(scripts.mult, run_id(run))
+    assert tasks[0].directory == lifecycle.run_directory(scripts.mult, run_id(run))
 
 
 @pytest.mark.parametrize("entries", [{"motoko_failure": "ductile"}, {"state": ["odd"]}])
