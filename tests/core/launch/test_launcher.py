@@ -13,6 +13,7 @@ import pytest
 from motoko_core.cleaning import clean
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
+from motoko_core.launch import launcher as launcher_module
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.service import Service
 from motoko_core.session import transact
@@ -210,7 +211,11 @@ async def test_one_launcher_serves_two_studies(scripts: Workflow) -> None:
     assert {entries["state"] for entries in ends} == {"FINISHED"}
 
 
-async def test_one_study_does_not_take_every_processor(scripts: Workflow, tmp_path: Path) -> None:
+async def test_one_study_does_not_take_every_processor(
+    scripts: Workflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However slow the machine is at this moment, no study is taken for one whose server is silent.
+    monkeypatch.setattr(launcher_module, "_PATIENCE_S", TIMEOUT_S)
     log = tmp_path / "log"
     many = create_tasks(scripts, label=f"echo mult >> {log}", n=list(range(6)))
     few = create_tasks(scripts, study="add", label=f"echo add >> {log}", n=[1, 2])
