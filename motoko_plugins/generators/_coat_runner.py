@@ -4,8 +4,8 @@ A coat is a module with a function ``launch(run, params)``. It expects the run's
 directory, and does as it likes: it writes the job script and calls a program that submits it, or executes the
 script and waits. So each run gets a process of its own, forked from one that has imported the coat.
 
-It reads one JSON document, a :func:`main` job, and answers for each task with one line of JSON: ``tag``, and
-``job`` (what the scheduler calls it, perhaps empty) or ``error``.
+It reads lines of JSON: what all have in common, then a task each. It answers for each task with one line of
+JSON: ``tag``, and ``job`` (what the scheduler calls it, perhaps empty) or ``error``.
 """
 
 from __future__ import annotations
@@ -254,8 +254,8 @@ def places(at_once: int) -> Iterator[set[int]]:
 
 
 def main() -> None:
-    """Read the job, submit its tasks, and wait until all is done."""
-    job: dict[str, Any] = json.load(sys.stdin)
+    """Read the job and its tasks, submit them, and wait until all is done."""
+    job, *tasks = map(json.loads, sys.stdin)
     die_with(job["parent"])
     answers = os.dup(1)
     os.set_inheritable(answers, False)
@@ -264,12 +264,12 @@ def main() -> None:
         coat = load(job["coat"])
     except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
         line = traceback.format_exception_only(type(error), error)[-1].strip()
-        for task in job["tasks"]:
+        for task in tasks:
             text = f"cannot import {job['coat']}: {line}"
             os.write(answers, json.dumps({"tag": task["tag"], "error": text}).encode() + b"\n")
         return
     runner = os.getpid()
-    for task, working in zip(job["tasks"], places(job["at_once"]), strict=False):
+    for task, working in zip(tasks, places(job["at_once"]), strict=False):
         pid = os.fork()
         if not pid:
             die_with(runner)

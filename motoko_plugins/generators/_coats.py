@@ -18,6 +18,7 @@ import attrs
 from motoko_core.errors import ConfigError
 from motoko_core.interfaces import EXECUTE, LaunchTask
 from motoko_plugins.generators._coat_runner import SUBMITTED_FILE
+from motoko_plugins.generators._job_script import quote
 
 _LAUNCH = re.compile(r"^(@.*\n)*def launch\(", re.MULTILINE)
 _SHARED = {"shared": True}
@@ -177,6 +178,8 @@ def job_text(task: LaunchTask, script: str, job_variable: str) -> str:
     It is a process of its own for two reasons: the coat's head may want another shell than bash, and its
     traps come when the script has ended, as they always have. What a coat writes behind it is not executed:
     it would write a state, perhaps when the run has long been started again.
+
+    No name in it begins a line, which could be a directive.
     """
     # As the generators' `_machine` module reads it.
     here = "$HOSTNAME/$(cat /proc/sys/kernel/random/boot_id 2> /dev/null)/:$$"
@@ -187,7 +190,7 @@ def job_text(task: LaunchTask, script: str, job_variable: str) -> str:
         f"{EXECUTE}\ntrap : HUP INT QUIT TERM USR1 USR2\n"
         f"case :$PATH: in *:{shlex.quote(programs)}:*) ;; "
         f"*) export PATH={shlex.quote(programs)}:$PATH ;; esac\n"
-        f'motoko_execute {shlex.join(names)} "{job}"\n'
+        f'motoko_execute {" ".join(map(quote, names))} "{job}"\n'
     )
     return f"bash -c {shlex.quote(inner)}\nexit $?\n"
 

@@ -17,7 +17,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +44,7 @@ from motoko_plugins.generators._coats import (
     request,
     submitted_job,
 )
+from motoko_plugins.generators._commands import Outcome, execute
 from motoko_plugins.generators._environment import job_environment
 from motoko_plugins.generators._machine import is_elsewhere, may_be
 from motoko_plugins.generators._processes import processes_of, signal_process
@@ -54,6 +55,9 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.05
 #: How long the system may take to end what is killed.
 _KILL_S = 5.0
+#: How long the commands that list and cancel jobs may take, and how many are executed at once.
+_COMMAND_S = 60.0
+_COMMANDS = 8
 
 
 @attrs.define(eq=False)
@@ -100,20 +104,22 @@ class CoatGenerator(JobGenerator):
         self._cancel_command = self.known.cancel if given.cancel is None else given.cancel
         self._status_command = self.known.status if given.status is None else given.status
         self._jobs: dict[str, _Job] = {}
-        self._ended: asyncio.Queue[Ended] = asyncio.Queue()
+        self._ended: asyncio.Queue[Ended | BaseException] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._next_status = 0.0
+        self._turns = asyncio.Semaphore(_COMMANDS)
 
     # ------------------------------------------------------------------ submitting
 
     async def submit(self, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
         """Hand the runs to the coat, which takes its time; what it cannot submit ends with SUBMIT."""
-        answers, requests = [], []
+        answers, requests = [], {}
         for task in batch:
             try:
-                requests.append(request(self.coat, task, task.settings or self.options, self.known))
-            except (OSError, ValueError) as error:
+                wanted = request(self.coat, task, task.settings or self.options, self.known)
+                requests[task.tag] = json.dumps(wanted, default=str)
+            except Exception as error:  # noqa: BLE001 - scripts and users may store anything
                 answers.append(Submitted(tag=task.tag, error=f"cannot submit {task.task}: {error}"))
             else:
                 self._jobs[task.tag] = _Job(task, is_launching=True)
@@ -123,13 +129,31 @@ class CoatGenerator(JobGenerator):
             self._watch()
         return answers
 
-    def _begin(self, work: Any) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        task.add_done_callback(self._work_ended)
+        return task
 
-    async def _launch(self, requests: Sequence[Mapping[str, Any]]) -> None:
-        waiting = {request["tag"] for request in requests}
+    def _work_ended(self, work: asyncio.Task[None]) -> None:
+        self._work.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self._ended.put_nowait(error)
+
+    async def _launch(self, requests: dict[str, str]) -> None:
+        why = "the coat's process died"
+        try:
+            await self._talk(requests)
+        except (OSError, ValueError) as error:  # the system starts no process, ...
+            why = f"the coat's process cannot be started or understood: {error}"
+        for tag in requests:
+            self._hear({"tag": tag, "error": why})
+
+    async def _talk(self, requests: dict[str, str]) -> None:
+        """Hand requests over, and take out those that are answered.
+
+        :raises OSError: the coat's process cannot be started.
+        """
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(Path(_coat_runner.__file__)),
@@ -145,22 +169,19 @@ class CoatGenerator(JobGenerator):
             "sys_path": sys.path,
             "params": {"user": getpass.getuser()},
             "at_once": self.options.at_once,
-            "tasks": requests,
         }
         try:
-            process.stdin.write(json.dumps(job, default=str).encode())
+            process.stdin.write("\n".join([json.dumps(job, default=str), *requests.values()]).encode())
             process.stdin.close()
             async for line in process.stdout:
                 answer = json.loads(line)
-                waiting.discard(answer["tag"])
+                requests.pop(answer["tag"], None)
                 self._hear(answer)
             await process.wait()
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        for tag in waiting:
-            self._hear({"tag": tag, "error": "the coat's process died"})
 
     def _hear(self, answer: Mapping[str, Any]) -> None:
         job = self._jobs.get(answer["tag"])
@@ -188,9 +209,10 @@ class CoatGenerator(JobGenerator):
 
     def _watch(self) -> None:
         if self._jobs and (self._watcher is None or self._watcher.done()):
-            self._watcher = asyncio.create_task(self._follow())
+            self._watcher = self._begin(self._follow())
 
     async def _follow(self) -> None:
+        told = ""
         while self._jobs:
             jobs = list(self._jobs.values())
             records = await asyncio.to_thread(_read, jobs)
@@ -198,7 +220,11 @@ class CoatGenerator(JobGenerator):
                 if (record := records.get(job.task.tag)) and record.exit_code is not None:
                     code = record.exit_code
                     self._end(job, code, "SIGNAL" if code < 0 else None)
-            await self._miss(records)
+            try:
+                await self._miss(records)
+            except OSError as error:  # no descriptor left, ...
+                if told != (told := str(error)):
+                    log.warning("nothing can be found out about jobs that are gone for now: %s", error)
             await asyncio.sleep(self.options.poll_interval_s)
 
     async def _miss(self, records: Mapping[str, ExitRecord | None]) -> None:
@@ -235,25 +261,22 @@ class CoatGenerator(JobGenerator):
             return set()
         if "{job}" in command:
             words = [command.replace("{job}", shlex.quote(job)) for job in jobs]
-            codes = await asyncio.gather(*(self._execute(word) for word in words))
-            return {job for job, (code, _, _) in zip(jobs, codes, strict=True) if code == 0}
-        code, output, errors = await self._execute(command)
-        if code:
-            log.warning("`%s` ended with exit code %d: %s", command, code, errors)
+            outcomes = await asyncio.gather(*(self._execute(word) for word in words))
+            if silent := [outcome for outcome in outcomes if outcome.code is None]:
+                log.warning("%s", silent[0])
+            # (Of one whose command did not start or end nobody can tell.)
+            return {job for job, outcome in zip(jobs, outcomes, strict=True) if outcome.code in (0, None)}
+        outcome = await self._execute(command)
+        if outcome.code != 0:
+            log.warning("%s", outcome)
             return None
-        seen = set(re.findall(r"[\w.-]+", output))
+        seen = set(re.findall(r"[\w.-]+", outcome.output))
         return {job for job in jobs if job in seen or job.partition(".")[0] in seen}
 
-    async def _execute(self, command: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_shell(
-            command,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            stdin=asyncio.subprocess.DEVNULL,
-            env=self._environment,
-        )
-        output, errors = [text.decode(errors="replace").strip() for text in await process.communicate()]
-        return process.returncode or 0, output, errors
+    async def _execute(self, command: str) -> Outcome:
+        async with self._turns:
+            words = ["/bin/sh", "-c", command]
+            return await execute(words, environment=self._environment, timeout_s=_COMMAND_S)
 
     def _end(self, job: _Job, code: int | None, reason: str | None, message: str = "") -> None:
         if self._jobs.pop(job.task.tag, None) is None:
@@ -265,7 +288,10 @@ class CoatGenerator(JobGenerator):
     async def ended(self) -> AsyncIterator[Ended]:
         """Yield the ends as they are found."""
         while True:
-            yield await self._ended.get()
+            end = await self._ended.get()
+            if isinstance(end, BaseException):
+                raise end
+            yield end
 
     # ------------------------------------------------------------------ stopping
 
@@ -287,9 +313,9 @@ class CoatGenerator(JobGenerator):
         else:
             commands = [self._cancel_command.replace("{job}", shlex.quote(job)) for job in jobs]
         for command in commands:
-            code, output, errors = await self._execute(command)
-            if code:
-                log.warning("`%s` ended with exit code %d: %s", command, code, errors or output)
+            outcome = await self._execute(command)
+            if outcome.code != 0:
+                log.warning("%s", outcome)
 
     async def _stop_here(self, tags: Sequence[str], grace_s: float) -> None:
         """Stop the jobs' processes on this machine."""
@@ -304,7 +330,7 @@ class CoatGenerator(JobGenerator):
 
     async def close(self) -> None:
         """Stop following; what was submitted goes on, and what was not is not."""
-        work = {task for task in (*self._work, self._watcher) if task is not None}
+        work = list(self._work)
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import psutil
 import pytest
 
 from motoko_core.errors import ConfigError
@@ -152,6 +154,41 @@ async def test_a_command_that_fails_ends_its_run_and_the_others_go_on(
     assert (good.exit_code, good.reason) == (0, None)
 
 
+async def test_a_run_that_cannot_be_handed_over_keeps_no_other_back(
+    scheduler: Path, task: LaunchTask, tmp_path: Path
+) -> None:
+    entries = write_task(tmp_path / "run-8", "", 8, options={"table": {(0, 1): 2.0}})
+    name = write_task(tmp_path / "run-9", "", 9, run_name="\ud800")
+    async with sge() as generator:
+        answers = await generator.submit([entries, name, task])
+        assert "cannot submit add.8: keys must be str" in (answers[entries.tag].error or "")
+        odd, fine = await generator.ends([name, task])
+    assert odd.reason == "SUBMIT"
+    assert "surrogates not allowed" in odd.message
+    assert fine.exit_code == 3
+
+
+async def test_runs_whose_coat_cannot_be_started_end_with_the_reason(
+    scheduler: Path, task: LaunchTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = sge()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    end = await end_of(generator, task)
+    assert end.reason == "SUBMIT"
+    assert "No such file" in end.message
+
+
+async def test_a_run_name_puts_no_directive_into_the_script(scheduler: Path, task: LaunchTask) -> None:
+    task = attrs.evolve(task, run_name="it's\n#$ -q other.q\n")
+    assert (await end_of(sge(), task)).exit_code == 3
+    directives = [
+        line for line in (task.directory / "launch.sh").read_text().splitlines() if line[:2] == "#$"
+    ]
+    assert "#$ -pe orte8 16" in directives
+    assert "#$ -q other.q" not in directives
+    assert task.stdout.exists()
+
+
 async def test_a_command_that_submits_and_then_fails_has_submitted(scheduler: Path, task: LaunchTask) -> None:
     program(scheduler, "qsub", "sh $1; echo connection timed out >&2; exit 1")
     end = await end_of(sge(status=""), task)
@@ -171,6 +208,53 @@ async def test_a_job_that_the_scheduler_forgets_is_lost(
         program(scheduler, "qstat", "echo 112 120 1.2")
         end = await generator.end(task)
     assert (end.exit_code, end.reason) == (None, "LOST")
+
+
+#: More than the system takes: such a command cannot even be started.
+ENDLESS = "#" * 200_000
+
+
+@pytest.mark.parametrize("status", [f"qstat {ENDLESS}", f"qstat {{job}} {ENDLESS}"])
+async def test_a_status_command_that_cannot_be_started_tells_nothing(
+    scheduler: Path, task: LaunchTask, tmp_path: Path, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (task.directory / "launch.sh").write_text(f"read < {fifo}\nexit 3\n")
+    async with sge(status=status, lost_after_s=0.02) as generator:
+        await generator.submit([task])
+        with await asyncio.to_thread(fifo.open, "w") as writer:
+            await until(lambda: caplog.text.count("did not end well") > 3, "asked", TIMEOUT_S)
+            writer.write("go\n")
+        end = await generator.end(task)
+    assert (end.exit_code, end.reason) == (3, None)
+
+
+async def test_many_jobs_are_asked_for_a_few_at_a_time(
+    scheduler: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = [write_task(tmp_path / f"run-{number}", "", number) for number in range(60)]
+    for task in batch:
+        (task.directory / SUBMITTED_FILE).write_text(json.dumps({"tag": task.tag, "job": "12"}))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with sge(status="exit 1; : {job}") as generator:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 100, hard))
+            await generator.adopt([(task, {}) for task in batch])
+            ends = await generator.ends(batch)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {end.reason for end in ends} == {"LOST"}
+    assert "did not end well" not in caplog.text
+
+
+async def test_a_mistake_in_what_follows_the_jobs_is_told(scheduler: Path, task: LaunchTask) -> None:
+    generator = sge().generator
+    generator._status_command = 5  # type: ignore[attr-defined]
+    await generator.submit([task])
+    with pytest.raises(TypeError, match="not iterable"):
+        await asyncio.wait_for(anext(generator.ended()), TIMEOUT_S)
+    await generator.close()
 
 
 async def test_jobs_are_cancelled_with_the_schedulers_program(
