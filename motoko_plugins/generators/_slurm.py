@@ -65,6 +65,8 @@ def _exit_code(wait_status: str) -> int | None:
 _WARNING = re.compile(r"--signal=R?B?R?B:(?:SIG)?([A-Z0-9]+)(@\d+)?", re.IGNORECASE)
 
 
+#: The ids at the beginning of a line of squeue's.
+_ROW = re.compile(r"\d+\|[^|]+\|\d+\|")
 _DISTURBING = re.compile(
     r"SLURM_(?!CONF)|SLURMD_|SQUEUE_|SACCT_|SCANCEL_|SCONTROL_|SBATCH_(WAIT|ARRAY_INX|CLUSTERS)"
 )
@@ -158,15 +160,16 @@ class Slurm(Scheduler):
     def parse_status(self, output: str) -> list[Seen]:
         """Read a line for each job, ``12|3|15|RUNNING|0|None|motoko-...|``, with a wait status.
 
-        Some sites' squeue has something to say beside its table.
+        Some sites' squeue has something to say beside its table, and the names of others' jobs are as odd as
+        may be: empty, or of several lines.
         """
         found: list[Seen] = []
         lines = output.splitlines()
-        table = [line for line in lines if "|" in line]
+        table = [line for line in lines if _ROW.match(line)]
         if lines and not table:
             raise ValueError(f"squeue answered {lines[0]!r}, which is no line of its table")
         for line in table:
-            array, index, _, word, status, reason, name = line.rstrip("|").split("|", 6)
+            array, index, _, word, status, reason, name = line.removesuffix("|").split("|", 6)
             if not name.startswith("motoko-"):
                 continue
             launched = reason != "JobLaunchFailure"  # e.g. the file for the job's output cannot be made

@@ -207,6 +207,8 @@ def test_the_queue() -> None:
         (Phase.OVER, None, "TIMEOUT (TimeLimit)"),
     ]
     assert seen[3].reason == "NODE_FAIL"  # the script never began
+    odd = "19|N/A|19|PENDING|0|None||\n20|N/A|20|PENDING|0|None|x\n5||\n21|N/A|21|PENDING|0|None||||\n"
+    assert Slurm(SlurmOptions()).parse_status(odd + output) == seen
     news = "Maintenance on Monday!\n"
     assert Slurm(SlurmOptions()).parse_status(news + output) == seen
     with pytest.raises(ValueError, match="'Maintenance on Monday!', which is no line"):

@@ -245,3 +245,16 @@ async def test_a_run_that_has_begun_is_not_executed_again_when_its_record_cannot
         kept.rename(record)
     assert end.exit_code == 7
     assert executions(runs) == [1]
+
+
+async def test_a_job_of_the_users_with_an_odd_name_hides_no_other(
+    slurm_cluster: SlurmCluster, runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("", "|", "two\n1|lines"):
+        slurm_cluster.run("sbatch", "--hold", f"--job-name={name}", "--wrap=true")
+    task = runs("exit 3")
+    generator = slurm()
+    async with following(generator) as ends:
+        await generator.submit([task])
+        assert [end.exit_code for end in await ends(task)] == [3]  # the queue had to say that it failed
+    assert "does not answer" not in caplog.text
