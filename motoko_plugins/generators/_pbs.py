@@ -32,9 +32,10 @@ _LIMITS = re.compile(
     re.IGNORECASE,
 )
 _OUT_OF_REACH = re.compile(
-    r"cannot connect|Connection (refused|timed out|reset)|Communication failure|pbs_iff|trqauthd|"
+    r"cannot connect|Connection (refused|reset)|Communication failure|pbs_iff|trqauthd|"
     r"Invalid credential|End of File|Premature end of message|background qsub|no server|"
-    r"contact slurm controller|Socket timed out|connect failure|authentication|munge|No route to host",
+    r"contact slurm controller|connect failure|authentication|munge|No route to host|"
+    r"timed out|too busy|retry|now in progress|internal (server )?error",
     re.IGNORECASE,
 )
 _REFUSED = re.compile(

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, ClassVar
 
 from motoko_core.errors import ConfigError, MotokoError
@@ -190,19 +191,25 @@ class SchedulerGenerator(JobGenerator):
         return "no reason is known"
 
     def _refuse(self, jobs: Sequence[Job], why: str) -> None:
-        """Jobs that certainly never run: tell who waits, or report their ends."""
+        """Jobs that the scheduler does not take: tell who waits, or report their ends.
+
+        The scheduler may say so of one that it has all the same: what has begun is followed, the rest never
+        begins. (A job's runs begin in their order.)
+        """
         for job in jobs:
-            if job.answer is not None and not job.answer.done():
+            never = list(takewhile(forbid, job.tasks))
+            is_waited_for = job.answer is not None and not job.answer.done()
+            if is_waited_for and len(never) == len(job.tasks):
                 job.error = why
                 for task in job.tasks:
                     del self._by_tag[task.tag]
                 self._forget(job)
                 continue
-            for task in list(job.tasks):
-                if forbid(task):
-                    self._end(job, task, Ended(tag=task.tag, exit_code=None, reason="SUBMIT", message=why))
-                else:  # it has been submitted after all
-                    job.stage = Stage.UNCLEAR
+            for task in never:
+                self._end(job, task, Ended(tag=task.tag, exit_code=None, reason="SUBMIT", message=why))
+            if job.tasks:
+                job.stage = Stage.UNCLEAR
+                self._follower.look_soon()
 
     def _retry(self, job: Job) -> None:
         if job.cancelled or not job.tasks:

@@ -38,7 +38,8 @@ _LIMITS = re.compile(
 _OUT_OF_REACH = re.compile(
     r"contact slurm controller|Socket timed out|connect failure|standby mode|Connection refused|Zero Bytes|"
     r"Transport endpoint|Communication connection|authentication|munge|Connection reset|Connection timed out|"
-    r"Unable to establish|No route to host|configuration source",
+    r"Unable to establish|No route to host|configuration source|Communication shutdown|Header lengths|"
+    r"Unexpected message|Message (send|receive) failure|message length",
     re.IGNORECASE,
 )
 _REFUSED = re.compile(r"Batch job submission failed: |^sbatch: (error|fatal): (invalid|memory)", re.I | re.M)

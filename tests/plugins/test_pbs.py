@@ -130,6 +130,16 @@ def test_the_id_of_a_submitted_job(output: str, job: str) -> None:
             "sbatch: error: Batch job submission failed: Unable to contact slurm controller",
             Refusal.UNREACHABLE,
         ),
+        (
+            1,
+            "qsub: submit error (Pbs Server is currently too busy to service this request. Please retry this "
+            "request.)",
+            Refusal.UNREACHABLE,
+        ),
+        (115, "qsub: Operation now in progress", Refusal.UNREACHABLE),
+        (15, "qsub: Internal server error occurred", Refusal.UNREACHABLE),
+        (13, "qsub: submit error (PBS server internal error)", Refusal.UNREACHABLE),
+        (110, "qsub: Request timed out", Refusal.UNREACHABLE),
         (None, "no answer within 60 s", Refusal.UNKNOWN),
         (0, "", Refusal.UNKNOWN),
         (1, "", Refusal.UNKNOWN),

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from motoko_core.interfaces import exit_record_path
+from motoko_plugins.generators import _scheduler_generator
 from tests.clusters.slurm import SlurmCluster
-from tests.plugins.scheduling import Runs, following, runs, slurm, until
+from tests.plugins.scheduling import TIMEOUT_S, Runs, following, runs, slurm, until
 
 __all__ = ["runs"]
 
@@ -69,6 +70,41 @@ async def test_a_submission_that_always_fails_ends_in_the_end(
     assert "the moon is full" in end.message
     assert len(slurm_cluster.calls("sbatch")) == 3
     assert exit_record_path(task.directory, task.tag).exists()  # it can never begin any more
+
+
+#: What SLURM says of jobs that it refuses, which nobody can rely on.
+REFUSES = "echo 'sbatch: error: Batch job submission failed: Unspecified error' >&2; exit 1"
+
+
+@pytest.mark.parametrize("runs_per_job", [1, 3])
+async def test_a_refused_job_that_has_begun_all_the_same_is_followed(
+    slurm_cluster: SlurmCluster, runs: Runs, monkeypatch: pytest.MonkeyPatch, runs_per_job: int
+) -> None:
+    monkeypatch.setattr(_scheduler_generator, "_PATIENCE_S", TIMEOUT_S)  # the refusal comes while it waits
+    slurm_cluster.wrap(
+        "sbatch", after=f"until [ -s {runs.root}/executed-run-1 ]; do sleep 0.05; done; {REFUSES}"
+    )
+    batch = [runs(f"{WAITS}exit 3"), *(runs(COUNTS) for _ in range(runs_per_job - 1))]
+    generator = slurm(runs_per_job=runs_per_job)
+    async with following(generator) as ends:
+        assert {answer.error for answer in await generator.submit(batch)} == {None}
+        (batch[0].directory / "end").touch()
+        assert [end.exit_code for end in await ends(*batch)] == [3] + [0] * (runs_per_job - 1)
+    assert executions(runs) == [1] * runs_per_job
+
+
+async def test_a_refused_job_that_shows_after_all_executes_nothing(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    slurm_cluster.wrap("sbatch", before=f'"$real" --hold "$@"; {REFUSES}')
+    batch = [runs(COUNTS), runs(COUNTS)]
+    generator = slurm()
+    async with following(generator):
+        answers = await generator.submit(batch)
+        assert all("Unspecified error" in (answer.error or "") for answer in answers)
+        slurm_cluster.run("scontrol", "release", slurm_cluster.jobs()[0][0])
+        slurm_cluster.wait_for_jobs(lambda found: {job[2] for job in found} == {"FAILED"})
+    assert executions(runs) == [0, 0]
 
 
 async def test_what_the_site_allows_no_more_of_is_submitted_later(
