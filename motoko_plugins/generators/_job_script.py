@@ -114,6 +114,14 @@ def quote(text: str) -> str:
     return f"$'{_SPECIAL.sub(escaped, text)}'"
 
 
+def to_bytes(script: str) -> bytes:
+    """A script as it is submitted.
+
+    :raises UnicodeEncodeError: there is a name in it that no file can have.
+    """
+    return script.encode("utf-8", "surrogateescape")
+
+
 def body(
     elements: Mapping[int, Sequence[LaunchTask]],
     *,
@@ -139,12 +147,13 @@ def body(
         parts.append(_MODULES.replace("@NAMES@", " ".join(names)))
     cases = []
     for number, tasks in elements.items():
-        lines = "".join(f"    {_line(task)}\n" for task in tasks)
+        lines = "".join(f"    {line_of(task)}\n" for task in tasks)
         cases.append(f"{number})\n{lines}    ;;\n")
     parts.append(f'motoko_job="{job}"\ncase {index} in\n{"".join(cases)}esac\nexit "$motoko_code"\n')
     return "\n".join(parts)
 
 
-def _line(task: LaunchTask) -> str:
+def line_of(task: LaunchTask) -> str:
+    """The line that executes a run."""
     files = (str(task.directory), task.script, str(task.stdout), str(task.stderr))
     return " ".join(["motoko_run", quote(task.tag), *map(quote, files)])

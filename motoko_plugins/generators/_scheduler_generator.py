@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from motoko_core.errors import ConfigError, MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted, read_exit_record
 from motoko_plugins.generators._environment import job_environment
+from motoko_plugins.generators._job_script import line_of, to_bytes
 from motoko_plugins.generators._records import forbid
 from motoko_plugins.generators._scheduler import Request, Scheduler
 from motoko_plugins.generators._scheduler_follow import Follower
@@ -105,7 +106,7 @@ class SchedulerGenerator(JobGenerator):
         groups: dict[Request, list[LaunchTask]] = {}
         for task in batch:
             with suppress(MotokoError):  # submit() says it
-                groups.setdefault(self.scheduler.request(task), []).append(task)
+                groups.setdefault(self._request(task), []).append(task)
         found: dict[str, Mapping[str, Any]] = {}
         for request, tasks in groups.items():
             size = request.runs_per_job
@@ -185,10 +186,24 @@ class SchedulerGenerator(JobGenerator):
 
     def _why_not(self, task: LaunchTask) -> str:
         try:
-            self.scheduler.request(task)
+            self._request(task)
         except MotokoError as error:
             return str(error)
         return "no reason is known"
+
+    def _request(self, task: LaunchTask) -> Request:
+        """What a run asks for. One for which no script can be written would keep the others back.
+
+        :raises MotokoError: its options or its names are wrong.
+        """
+        try:
+            request = self.scheduler.request(task)
+            to_bytes("".join((*request.options, *request.modules, line_of(task))))
+        except MotokoError:
+            raise
+        except Exception as error:  # scripts and users may store anything
+            raise ConfigError(f"no job script can be written: {type(error).__name__}: {error}") from error
+        return request
 
     def _refuse(self, jobs: Sequence[Job], why: str) -> None:
         """Jobs that the scheduler does not take: tell who waits, or report their ends.
@@ -247,7 +262,7 @@ class SchedulerGenerator(JobGenerator):
                     )
                 if job.request is None:
                     with suppress(MotokoError):  # it was right when it was submitted
-                        job.request = self.scheduler.request(task)
+                        job.request = self._request(task)
                 if handle.get("job"):
                     job.job_ids.add(str(handle["job"]))
                     job.stage = Stage.KNOWN

@@ -11,6 +11,7 @@ from itertools import groupby
 import attrs
 
 from motoko_plugins.generators._commands import Outcome, execute, script_file
+from motoko_plugins.generators._job_script import to_bytes
 from motoko_plugins.generators._scheduler import Refusal, Scheduler, Settings, Submission
 from motoko_plugins.generators._scheduler_jobs import Job, Stage
 
@@ -168,7 +169,7 @@ class Submitter:
 
     async def _hand_over(self, submission: Submission) -> Outcome:
         command = self._scheduler.submit_command(submission)
-        script = self._scheduler.script(submission).encode("utf-8", "surrogateescape")
+        script = to_bytes(self._scheduler.script(submission))
         with ExitStack() as stack:
             if self._scheduler.script_is_file:
                 command, script = [*command, stack.enter_context(script_file(script))], b""

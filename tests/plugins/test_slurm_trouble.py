@@ -283,6 +283,21 @@ async def test_a_run_that_has_begun_is_not_executed_again_when_its_record_cannot
     assert executions(runs) == [1]
 
 
+async def test_a_run_for_which_no_script_can_be_written_keeps_no_other_back(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    fine = runs(COUNTS)
+    name = runs("", run_name="\ud800")
+    number = runs("", options={"slurm_options": 10**5000})
+    generator = slurm()
+    async with following(generator) as ends:
+        answers = await generator.submit([name, fine, number])
+        assert [end.exit_code for end in await ends(fine)] == [0]
+    assert "surrogates not allowed" in (answers[0].error or "")
+    assert answers[1].error is None
+    assert "cannot submit add.3" in (answers[2].error or "")
+
+
 async def test_a_job_of_the_users_with_an_odd_name_hides_no_other(
     slurm_cluster: SlurmCluster, runs: Runs, caplog: pytest.LogCaptureFixture
 ) -> None:
