@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import NoneType
-from typing import Any
+from typing import Any, TypeAlias
 
 #: A text, not a mapping: when a script and the launcher change a run at the same time, the database merges
 #: the changes only if all values of the run can be ordered.
 HANDLE = "motoko_handle"
 #: Set on a run that a launcher has in hand: it is to be cancelled. The tag of the execution that is meant.
 CANCEL = "motoko_cancel"
-#: Why the latest execution failed; a mapping with ``reason``, ``exit_code``, ``attempt`` and ``stderr``.
+#: Why the latest execution failed; a mapping with ``reason``, ``exit_code``, ``attempt``, ``stderr``, and
+#: the ``tag`` of that execution.
 FAILURE = "motoko_failure"
 #: A run is not executed before this time, in seconds since the epoch.
 NOT_BEFORE = "motoko_not_before"
 #: Entries in which Motoko keeps how a run is executed. No parameter has such a name by accident.
 OF_AN_EXECUTION = (HANDLE, FAILURE, NOT_BEFORE, CANCEL)
+
+
+FailureIdentity: TypeAlias = tuple[int, str]
 
 
 def handle_of(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +57,11 @@ def stored_failure(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     """What was told of a run's latest failure; what no launcher has written is none."""
     failure = entries.get(FAILURE)
     return failure if isinstance(failure, Mapping) else {}
+
+
+def identity_of(failure: Mapping[str, Any]) -> FailureIdentity:
+    """What tells a stored failure from that of the next attempt, and from one after a run was reset."""
+    return failure.get("attempt", 1), failure.get("tag", "")
 
 
 def tag_of(entries: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from motoko_core.entries import stored_failure
+from motoko_core.entries import identity_of, stored_failure
 from motoko_core.errors import RunFailed, TaskError
 from motoko_core.session import Session, current_session
 from motoko_core.states import is_active, is_failure
@@ -167,7 +167,7 @@ def _is_done(manager: TaskManager, run_id: int) -> bool:
             failure = stored_failure(run.entries)
             if failure.get("ignored"):
                 return True
-            if manager.workflow.is_undecided(manager, run_id, failure.get("attempt", 1)):
+            if manager.workflow.is_undecided(manager, run_id, identity_of(failure)):
                 return False  # error handlers are asked in a moment
             raise RunFailed(
                 [describe_failure(manager, run)],

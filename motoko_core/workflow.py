@@ -28,6 +28,7 @@ from motoko_core.engine.actions import (
 from motoko_core.engine.failures import aborting
 from motoko_core.engine.firing import EngineSession, event, no_action
 from motoko_core.engine.watch import Registration, Watch
+from motoko_core.entries import FailureIdentity
 from motoko_core.errors import ConfigError, MotokoError, TaskError, nearest
 from motoko_core.interfaces import Condition, ErrorHandler, RunCondition
 from motoko_core.journal import Journal
@@ -207,9 +208,9 @@ class Workflow:
         """Whether a launcher is at work on any of the studies."""
         return any(holder(manager.launcher_lock) is not None for manager in self.task_managers.values())
 
-    def is_undecided(self, manager: TaskManager, run_id: int, attempt: int) -> bool:
-        """Whether the error handlers have still to say what becomes of a run that failed in an attempt."""
-        return self._engine is not None and bool(self._engine.handlers.is_undecided(manager, run_id, attempt))
+    def is_undecided(self, manager: TaskManager, run_id: int, failure: FailureIdentity) -> bool:
+        """Whether the error handlers have still to say what becomes of a failed run."""
+        return self._engine is not None and bool(self._engine.handlers.is_undecided(manager, run_id, failure))
 
     # ------------------------------------------------------------------ orchestrator
 

@@ -8,7 +8,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,11 @@ async def launching(
     finally:
         launcher.stop()
         await asyncio.wait_for(running, TIMEOUT_S)
+
+
+def failure_of(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Why a run failed, without the name of its execution; empty if it did not."""
+    return {name: value for name, value in entries.get("motoko_failure", {}).items() if name != "tag"}
 
 
 def entries_of(workflow: Workflow, reference: str) -> dict[str, Any]:

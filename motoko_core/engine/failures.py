@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from motoko_core.engine.actions import accepted_arguments
 from motoko_core.engine.firing import call, no_action
-from motoko_core.entries import FAILURE, NOT_BEFORE, stored_failure
+from motoko_core.entries import FAILURE, NOT_BEFORE, FailureIdentity, identity_of, stored_failure
 from motoko_core.errors import WorkflowAborted
 from motoko_core.interfaces import Abort, Decision, ErrorHandler, Failure, Ignore, Retry
 from motoko_core.selection import describe_failures
@@ -54,13 +54,13 @@ def handle(
     manager: TaskManager,
     run_ids: Sequence[int],
     handlers: Sequence[ErrorHandler],
-    decided: MutableMapping[int, int],
+    decided: MutableMapping[int, FailureIdentity | None],
     wall_clock: Callable[[], float] = time.time,
 ) -> None:
     """Decide about runs that have failed, and write the decisions down.
 
-    :param decided: run id -> the attempt whose failure was decided about; brought up to date. A run that was
-        retried and has failed again may look as if it had been failed all the time.
+    :param decided: run id -> the failure that was decided about; brought up to date. A run that was retried
+        or reset, and has failed again, may look as if it had been failed all the time.
     :raises WorkflowAborted: a handler said so.
     """
 
@@ -74,10 +74,10 @@ def handle(
                 continue
             if stored_failure(run.entries).get("ignored"):
                 continue  # decided, by an earlier orchestrator perhaps
-            failure = failure_of(manager, run)
-            if decided.get(run_id) == failure.attempt:
+            failure, identity = failure_of(manager, run), identity_of(stored_failure(run.entries))
+            if decided.get(run_id) == identity:
                 continue
-            now_decided[run_id] = failure.attempt
+            now_decided[run_id] = identity
             decision = decide(handlers, failure)
             if isinstance(decision, Abort):
                 aborts.append(f"{failure.task} ({failure.reason}) {decision.message}".strip())
@@ -85,7 +85,7 @@ def handle(
                 _apply(manager, run, failure, decision, wall_clock())
         return aborts
 
-    now_decided: dict[int, int] = {}
+    now_decided: dict[int, FailureIdentity] = {}
     aborts = transact(f"error handlers of {manager.study}", work)
     decided.update(now_decided)
     if aborts:

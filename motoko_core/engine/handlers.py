@@ -10,6 +10,7 @@ from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core.engine import failures
 from motoko_core.engine.blame import blaming
+from motoko_core.entries import FailureIdentity
 from motoko_core.interfaces import ErrorHandler
 from motoko_core.states import FAILURES, is_failure
 from motoko_core.study.changes import Batch
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from motoko_core.task_manager import TaskManager
     from motoko_core.workflow import Workflow
 
-_Question = tuple[Sequence[ErrorHandler], "TaskManager", Sequence[int], MutableMapping[int, int]]
+_Decided = MutableMapping[int, FailureIdentity | None]
+_Question = tuple[Sequence[ErrorHandler], "TaskManager", Sequence[int], _Decided]
 
 
 @attrs.define
@@ -29,9 +31,9 @@ class _Study:
     unsettled: set[int] = attrs.field(factory=set)
     #: Runs that somebody wanted to know about before the latest changes were taken in.
     asked_early: set[int] = attrs.field(factory=set)
-    #: Failed runs about which every handler has had its say, and in which attempt they had failed (0: it
-    #: does not matter).
-    for_good: dict[int, int] = attrs.field(factory=dict)
+    #: Failed runs about which every handler has had its say, and which failure that was (None: it does not
+    #: matter).
+    for_good: dict[int, FailureIdentity | None] = attrs.field(factory=dict)
 
 
 class Handlers:
@@ -75,7 +77,7 @@ class Handlers:
             for row in map(manager.database.index.rows.get, study.unsettled)
         )
 
-    def is_undecided(self, manager: TaskManager, run_id: int, attempt: int) -> bool:
+    def is_undecided(self, manager: TaskManager, run_id: int, failure: FailureIdentity) -> bool:
         """Whether they have still to be asked about a failed run; who asks is woken afterwards."""
         if not self.in_order:
             return False
@@ -83,7 +85,7 @@ class Handlers:
         if self._is_behind(manager):
             study.asked_early.add(run_id)
             return True
-        return study.for_good.get(run_id, -1) not in (0, attempt)
+        return run_id not in study.for_good or study.for_good[run_id] not in (None, failure)
 
     # ------------------------------------------------------------------ asking
 
@@ -151,9 +153,9 @@ class Handlers:
         handlers: Sequence[ErrorHandler],
         manager: TaskManager,
         run_ids: Sequence[int],
-        decided: MutableMapping[int, int],
+        decided: _Decided,
     ) -> None:
-        """:param decided: run id -> the attempt whose failure these handlers know already."""
+        """:param decided: run id -> the failure that these handlers know already."""
         if handlers:
             functions = [handler.decide for handler in handlers]
             try:
@@ -165,4 +167,4 @@ class Handlers:
             except (Exception, SystemExit) as error:  # noqa: BLE001  raised by run(), after everything stopped
                 self._fail(error)
         known = self._studies[manager].for_good
-        known.update({run_id: decided.get(run_id, known.get(run_id, 0)) for run_id in run_ids})
+        known.update({run_id: decided.get(run_id, known.get(run_id)) for run_id in run_ids})

@@ -57,7 +57,7 @@ def reset(runs: Runs, tags: Mapping[int, str]) -> None:
 
 def cancel(run: Run) -> None:
     """Write that a run was cancelled which nobody executes."""
-    fail(run, "CANCELLED", None, "")
+    fail(run, "", "CANCELLED", None, "")
 
 
 def _is_cancelled(run: Run) -> bool:
@@ -98,16 +98,23 @@ def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
         if is_active(state_of(entries)) or is_failure(state_of(entries)):
             reason = ended.reason or ("SIGNAL" if (ended.exit_code or 0) < 0 else "EXIT_CODE")
             # Whoever stopped it may be gone, and nobody else knows why it ended as it did.
-            fail(run, "CANCELLED" if is_marked and not ended.is_good else reason, ended.exit_code, stderr)
+            reason = "CANCELLED" if is_marked and not ended.is_good else reason
+            fail(run, ended.tag, reason, ended.exit_code, stderr)
 
 
-def fail(run: Run, reason: str, exit_code: int | None, stderr: str) -> None:
-    """Write why a run failed; a failure that its script has named stays."""
+def fail(run: Run, tag: str, reason: str, exit_code: int | None, stderr: str) -> None:
+    """Write why a run failed; a failure that its script has named stays.
+
+    :param tag: of the execution that failed: its failure is another one than that of the next. Empty: none.
+    """
     entries = run.entries
     if not is_failure(state_of(entries)):
         entries["state"] = FAILED
     known = stored_failure(entries)
-    told = {"reason": reason, "exit_code": exit_code, "attempt": known.get("attempt", 1), "stderr": stderr}
+    attempt = known.get("attempt", 1)
+    told = {"reason": reason, "exit_code": exit_code, "attempt": attempt, "stderr": stderr}
+    if tag:
+        told["tag"] = tag
     # Without a launcher, error handlers decide about what a script has said before its job has ended.
     entries[FAILURE] = {**told, "ignored": True} if known.get("ignored") else told
 

@@ -131,7 +131,7 @@ def launch(
         if run_id in refused:
             if tag_of(entries):
                 entries.pop(HANDLE)  # ours: this is done again
-            endings.fail(run, "SUBMIT", None, refused[run_id])
+            endings.fail(run, tag, "SUBMIT", None, refused[run_id])
     intents = generator.intents([task for _, task, _, _ in found])
     launched = []
     for (run, task, files, script), intent in zip(found, intents, strict=True):

@@ -222,6 +222,25 @@ async def test_an_unhandled_failure_may_be_caught(workflow: Workflow) -> None:
     assert len(states(workflow, "add")) == 1
 
 
+async def test_the_failure_of_another_execution_is_another_one(workflow: Workflow, clock: Clock) -> None:
+    """Who stood still while the run was reset and failed again hears of one change, from FAILED to FAILED."""
+    (task,) = create_tasks(workflow, x=1.0)
+    told: list[str] = []
+
+    class Noting(ErrorHandler):
+        def decide(self, failure: Failure) -> None:
+            told.append(failure.stderr)
+
+    async def script() -> None:
+        for tag in ("motoko-a", "motoko-a", "motoko-b"):
+            fail(workflow, task, motoko_failure={**REASON, "tag": tag, "stderr": tag}, note=f"{len(told)}")
+            await settle()
+
+    workflow.add_error_handler(f=Noting())
+    await play(workflow, script)
+    assert told == ["motoko-a", "motoko-b"]
+
+
 # --------------------------------------------------------------------------- earlier failures
 
 

@@ -12,7 +12,7 @@ from motoko_core.study.feed import feed_of
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator
 from tests.conftest import create_tasks, set_state
-from tests.launching import entries_of, launching, read_line, release, settled
+from tests.launching import entries_of, failure_of, launching, read_line, release, settled
 
 CANCELLED = {"reason": "CANCELLED", "attempt": 1, "stderr": ""}
 
@@ -34,7 +34,7 @@ async def test_a_run_that_is_marked_is_stopped_and_the_others_go_on(
         await release(fifo)
         (fine,) = await settled(scripts, other)
     assert entries["state"] == "FAILED"
-    assert entries["motoko_failure"] == {**CANCELLED, "exit_code": -15}
+    assert failure_of(entries) == {**CANCELLED, "exit_code": -15}
     assert "motoko_cancel" not in entries
     assert fine["state"] == "FINISHED"
     assert not (tmp_path / "end").exists()

@@ -19,7 +19,17 @@ from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, create_tasks, number, set_state
-from tests.launching import entries_of, launching, read_line, release, settled, soon, stoppable, until
+from tests.launching import (
+    entries_of,
+    failure_of,
+    launching,
+    read_line,
+    release,
+    settled,
+    soon,
+    stoppable,
+    until,
+)
 
 PYTHON_TASK = """\
 python - <<'END'
@@ -69,7 +79,7 @@ async def test_the_exit_code_tells_the_final_state(
         (run,) = create_tasks(scripts, label=script)
         (entries,) = await settled(scripts, run)
     assert entries["state"] == state
-    assert entries.get("motoko_failure") == failure
+    assert failure_of(entries) == (failure or {})
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from motoko_core.study.runs import Runs, SessionRuns
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
-from tests.launching import entries_of, launching, settled
+from tests.launching import entries_of, failure_of, launching, settled
 
 LAUNCH = """\
 env | grep ^BLACKDYNAMITE_ | sort
@@ -320,7 +320,7 @@ def test_a_cancelled_run_is_cancelled_however_its_job_ends(
     write(lambda runs: endings.settle(runs, {run_id(run): (Ended(tag=tag, exit_code=3), "tidied up")}))
     entries = entries_of(scripts, run)
     failure = {"reason": "CANCELLED", "exit_code": 3, "attempt": 1, "stderr": "tidied up"}
-    assert (entries["state"], entries["motoko_failure"]) == ("FAILED", failure)
+    assert (entries["state"], failure_of(entries)) == ("FAILED", failure)
 
 
 @pytest.mark.parametrize(("exit_code", "state"), [(0, "FINISHED"), (3, "CREATED")])
