@@ -128,6 +128,15 @@ def workflow(shared_directory: Path) -> Iterator[Workflow]:
 
 
 @pytest.fixture
+def other(workflow: Workflow) -> Iterator[Workflow]:
+    """The same workflow as another process has it: through clients of its own."""
+    other = Workflow(workflow.config_path)
+    other.run_name = workflow.run_name
+    yield other
+    lifecycle.disconnect(other)
+
+
+@pytest.fixture
 def make_workflow() -> Iterator[Callable[..., Workflow]]:
     """Write workflow directories; their servers and launchers are stopped after the test."""
     made: list[Workflow] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,3 +48,50 @@ def reconnected(storage: Any, protocol: Any) -> None:
 def caught_up(storage: Any, tid: bytes) -> None:
     """Wait until a client has heard of a transaction."""
     assert wait_until(lambda: storage.lastTransaction() >= tid, TIMEOUT_S)
+
+
+class _InOrder(list[Any]):
+    """The readers of a client, in place of a set."""
+
+    add = list.append
+
+
+@contextmanager
+def half_told(storage: Any, told: Any, commit: Callable[[], object]) -> Iterator[None]:
+    """Stop a client's network thread while it tells of a commit: one reader knows of it, the others do not.
+
+    It goes on when somebody waits for what it has locked meanwhile, or at the end.
+
+    :param told: the storage of the connection that knows.
+    :param commit: commits, through another client.
+    """
+    stopped, go_on = threading.Event(), threading.Event()
+
+    class Stop:
+        def _invalidate(self, tid: bytes, oids: Any) -> None:
+            stopped.set()
+            assert go_on.wait(TIMEOUT_S)
+
+    readers, cache = storage._db, storage._cache
+    last = cache.getLastTid
+
+    def asked() -> Any:
+        if cache._lock.acquire(blocking=False):
+            cache._lock.release()
+        else:
+            go_on.set()
+        return last()
+
+    stop = Stop()
+    with readers._lock:
+        readers._instances = _InOrder([told, stop, *(readers._instances - {told})])
+    cache.getLastTid = asked
+    try:
+        commit()
+        assert stopped.wait(TIMEOUT_S)
+        yield
+    finally:
+        go_on.set()
+        del cache.getLastTid
+        with readers._lock:
+            readers._instances = set(readers._instances) - {stop}

@@ -12,7 +12,6 @@ from motoko_core.engine.marks import WHOLE, Marks
 from motoko_core.engine.sweep import Sweeps
 from motoko_core.engine.watch import Registration, Watch
 from motoko_core.session import MAX_ATTEMPTS, give_up, use
-from motoko_core.study.query import is_behind
 
 if TYPE_CHECKING:
     from motoko_core.engine.loop import Engine
@@ -110,11 +109,6 @@ class Lookout:
             changed, self._changed = self._changed, changed
             anything, self._anything = self._anything or tick, False
             with use(EngineSession("the conditions")) as session:
-                # The network thread tells one connection after the other what has changed. A session that
-                # was not told yet would overlook it for good.
-                if any(is_behind(m.database) for m in self._workflow.task_managers.values()):
-                    self._again(changed)
-                    return []
                 for action, study in list(self._actions()):
                     if only_error_handlers and not action.is_error_handler:
                         continue

@@ -129,6 +129,17 @@ class BulkClient(ClientStorage):  # type: ignore[misc]
         """Hear of everything that was committed before this call."""
         self._call("ping")  # the server announces and answers in one order
 
+    def invalidateTransaction(self, tid: bytes, oids: Any) -> None:
+        """Tell everybody who reads of a commit.
+
+        One is told after the other, and who has been told (the index) makes others look. Whoever begins to
+        look asks for the last transaction first, and waits here until all have been told: so nobody sees an
+        older state than somebody else has seen before. ZEO does the same for the commits of its own client.
+        """
+        with self._cache._lock:
+            super().invalidateTransaction(tid, oids)
+            self._cache.setLastTid(tid)
+
     @property
     def keeps_copies(self) -> bool:
         """Whether what was read or written is read again from the client's own cache."""

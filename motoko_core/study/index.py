@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,8 +33,6 @@ Listener = Callable[[Sequence[RunChange]], None]
 _LOG_LENGTH = 5_000
 #: Objects that the index's own connection keeps: the trees, mostly.
 _CACHED_OBJECTS = 5_000
-#: How long to wait for the announcement of what a session sees already.
-_CATCH_UP_S = 0.2
 #: How long a thread that reads may go on when the index is closed.
 _PATIENCE_S = 3.0
 
@@ -142,11 +139,6 @@ class RunIndex:
     def _is_caught_up(self, start: bytes) -> bool:
         """Take in what was committed before ``start``."""
         if start > self.snapshot or self._polled != []:
-            self.refresh()
-        # ZEO's network thread tells its readers one after the other: for a moment a session can be ahead.
-        end = time.monotonic() + _CATCH_UP_S
-        while start > self.snapshot and time.monotonic() < end:
-            time.sleep(0.0005)
             self.refresh()
         return start <= self.snapshot
 

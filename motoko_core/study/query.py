@@ -219,9 +219,3 @@ def _changed_objects(connection: Connection) -> set[bytes]:
         # again since may have given the same ids to others.
         oids.difference_update(saved.creating)
     return oids
-
-
-def is_behind(study: StudyDatabase) -> bool:
-    """Whether the current session sees an older state of a study than its index does."""
-    start: bytes = current_session().connection(study)._storage._start
-    return start < study.index.snapshot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from motoko_core.session import Session, transact, use
 from motoko_core.study import feed
 from motoko_core.workflow import Workflow
 from tests.conftest import TIMEOUT_S, create_tasks, set_state
+from tests.driving import settle
+from tests.zeo_clients import half_told
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +160,24 @@ async def test_awaited_all_waits_for_the_last(workflow: Workflow) -> None:
         lambda: set_state(workflow, first, "FINISHED"),
     )
     assert found == numbers([first, second])
+
+
+async def test_awaited_selection_sees_what_it_was_woken_for(workflow: Workflow, other: Workflow) -> None:
+    """ZEO tells one connection after the other: the one of who waits may be the last."""
+    (reference,) = create_tasks(workflow, x=1)
+    database = workflow.mult.database
+    index = database.index
+
+    async def wait() -> int:
+        with use(Session("it")):
+            return len(await workflow.mult.select("state = FINISHED"))
+
+    waiting = asyncio.create_task(wait())
+    await settle()
+    with half_told(database.db.storage, index._storage, partial(set_state, other, reference, "FINISHED")):
+        await settle()
+    assert waiting.done()
+    assert await waiting == 1
 
 
 async def test_awaited_and_is_woken_by_either_study(workflow: Workflow) -> None:

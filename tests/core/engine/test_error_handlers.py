@@ -17,6 +17,7 @@ from motoko_core.study.feed import feed_of
 from motoko_core.workflow import Workflow
 from tests.conftest import MOTOKO_YAML, create_tasks, orchestrate, set_state, states
 from tests.driving import Clock, Firings, ids, play, settle, until
+from tests.zeo_clients import half_told
 
 REASON = {"reason": "EXIT_CODE", "exit_code": 3, "attempt": 1, "stderr": "it broke"}
 
@@ -144,6 +145,31 @@ def test_a_function_that_cannot_be_called_is_refused(workflow: Workflow) -> None
         workflow.add_error_handler(f=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="no error handler 'retri'"):
         workflow.add_error_handler(f="retri")
+
+
+async def test_a_failure_that_the_index_hears_of_first_is_decided(
+    workflow: Workflow, other: Workflow, clock: Clock
+) -> None:
+    """ZEO tells one connection after the other: the handlers' own may be the last."""
+    (task,) = create_tasks(workflow, x=1.0)
+    asked: list[int] = []
+
+    class Handler(ErrorHandler):
+        def decide(self, failure: Failure) -> Decision:
+            asked.append(failure.run_id)
+            return Ignore()
+
+    async def script() -> None:
+        workflow.add_error_handler(f=Handler())
+        await settle()
+        database = workflow.mult.database
+        with half_told(database.db.storage, database.index._storage, lambda: fail(other, task)):
+            await settle()
+        await settle()
+        assert asked == ids([task])
+
+    await play(workflow, script)
+    assert entries(workflow, task)["motoko_failure"]["ignored"]
 
 
 # --------------------------------------------------------------------------- awaiting

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,14 +18,15 @@ import transaction
 from ZEO.Exceptions import ClientDisconnected
 
 from motoko_core.daemons import wait_until
-from motoko_core.session import transact
+from motoko_core.session import Session, transact, use
 from motoko_core.study.database import Database
 from motoko_core.study.server import Server
 from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow, event
-from tests.conftest import TIMEOUT_S, orchestrate, states
+from tests.conftest import TIMEOUT_S, create_tasks, number, orchestrate, set_state, states
 from tests.processes import kill_server, runzeo
 from tests.proxy import BEFORE_THE_ANSWER, BEFORE_THE_SERVER, ON_THE_WAY, Proxy
+from tests.zeo_clients import half_told
 
 CUTS = pytest.mark.parametrize("place", [BEFORE_THE_SERVER, BEFORE_THE_ANSWER])
 ONE_STUDY = """\
@@ -237,3 +239,37 @@ def test_transaction_goes_on_creating_when_the_server_was_started_again(
     transaction.commit()
     database.close()
     assert xs(workflow) == list(range(201))
+
+
+# --------------------------------------------------------------------------- what is told
+
+
+def test_session_that_begins_sees_what_the_index_was_told_of(workflow: Workflow, other: Workflow) -> None:
+    """Of all who read, the index hears of it first, and its listeners at once."""
+    (reference,) = create_tasks(workflow, x=1.0)
+    database = workflow.mult.database
+    index = database.index
+    index.refresh()
+    assert list(states(workflow).values()) == ["CREATED"]  # leaves a connection in the pool
+    finish = partial(set_state, other, reference, "FINISHED")
+    with half_told(database.db.storage, index._storage, finish):
+        index.refresh()
+        assert index.rows.value(number(reference), "state") == "FINISHED"
+        with use(Session("it")):
+            ((run,),) = workflow.get_runs([reference]).values()
+            assert run.state == "FINISHED"
+
+
+def test_index_that_looks_sees_what_a_session_was_told_of(workflow: Workflow, other: Workflow) -> None:
+    (reference,) = create_tasks(workflow, x=1.0)
+    database = workflow.mult.database
+    database.index.refresh()
+    with use(Session("it")) as session:
+        told = session.connection(database)._storage
+        ((run,),) = workflow.get_runs([reference]).values()
+        with half_told(database.db.storage, told, partial(set_state, other, reference, "FINISHED")):
+            session.checkpoint()
+            assert run.state == "FINISHED"
+            start: bytes = told._start
+            assert list(database.index.changed_since(start)) == []  # it has caught up
+            assert database.index.rows.value(run.id, "state") == "FINISHED"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from motoko_core.study.runs import SessionRuns
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, number, set_state
 from tests.launching import entries_of
+from tests.zeo_clients import half_told
 
 
 @pytest.fixture
@@ -233,6 +235,22 @@ def test_an_index_that_is_behind_is_not_relied_on(
     monkeypatch.setattr(index, "refresh", lambda: None)
     with pytest.raises(Unexpected, match="the index is behind"):
         direct.begin()
+
+
+def test_what_the_index_was_told_of_is_read(workflow: Workflow, direct: DirectRuns, other: Workflow) -> None:
+    """A launcher hears from the index that a run was reset, and must not find the state before."""
+    (reference,) = create_tasks(workflow, x=1)
+    set_state(workflow, reference, "FINISHED")
+    database = workflow.mult.database
+    index = database.index
+    begin(workflow, direct)
+    reset = partial(set_state, other, reference, "CREATED")
+    with half_told(database.db.storage, index._storage, reset):
+        index.refresh()
+        assert index.rows.value(number(reference), "state") == "CREATED"
+        direct.begin()
+        ((_, run),) = direct.get([number(reference)])
+        assert run.entries["state"] == "CREATED"
 
 
 def test_a_database_elsewhere_is_left_to_a_session(workflow: Workflow, direct: DirectRuns) -> None:
