@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import transaction
@@ -124,11 +124,11 @@ class RunIndex:
             if (run_names is None or name in run_names) and (states is None or state in states):
                 yield ids
 
-    def changed_since(self, start: bytes) -> Iterable[int]:
-        """Ids of the runs that may look different in a snapshot that began at ``start``."""
+    def changed_since(self, start: bytes) -> set[int] | None:
+        """Ids of the runs that may look different in a snapshot that began at ``start``; None: any may."""
         with self.lock:
-            if start < self._log_start or not self._is_caught_up(start):
-                return set(self.rows)
+            if not self._is_caught_up(start) or start < self._log_start:
+                return None
             changed: set[int] = set()
             for end, ids in reversed(self._log):
                 if end <= start:
@@ -179,6 +179,7 @@ class RunIndex:
         """Compare every run with the database; listeners hear of what the announcements missed."""
         with self.lock:
             self._connection.cacheMinimize()
+            self.refresh()  # of what was announced, it is known which runs it changed
             self._polled = None
             self.refresh()
 
@@ -202,6 +203,11 @@ class RunIndex:
         if before is None:
             old, self._table = self._table, self._filled()
             before = {i: old.rows.value(i, "state") for i in self._table.differing(old)}
+            if self.snapshot != (self._log[-1][0] if self._log else self._log_start):
+                # A run that looks as before may have looked otherwise in between: no session that began then
+                # can rely on the table.
+                self._log.clear()
+                self._log_start = self.snapshot
         if len(self._log) == self._log.maxlen:
             self._log_start = self._log[0][0]
         self._log.append((self.snapshot, frozenset(before)))

@@ -176,7 +176,9 @@ class Query:
         if self._version == index.version:
             return self._unsure
         # (A savepoint puts a storage of its own in front of the normal one.)
-        unsure = set(index.changed_since(connection._normal_storage._start))
+        changed_since = index.changed_since(connection._normal_storage._start)
+        # (If it can be any, it can also be one that was deleted since.)
+        unsure = {*index.rows, *self._runs.keys()} if changed_since is None else changed_since
         changed = _changed_objects(connection)
         if changed:
             unsure |= index.touched(changed, self._runs, self._jobs)

@@ -316,7 +316,7 @@ def test_index_is_ahead_of_its_client_and_no_session_is_told_nonsense(
         index = RunIndex(workflow.mult.database)
         assert index.rows[number(reference)]["state"] == "START"
         start = session.connection(workflow.mult.database)._storage._start
-        assert number(reference) in index.changed_since(start)
+        assert index.changed_since(start) is None  # any run may look different there
         assert index.snapshot > start
         index.close()
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from motoko_core.session import Session, transact, use
 from motoko_core.study import index as index_module
 from motoko_core.workflow import Workflow
-from tests.conftest import create_tasks, set_state
+from tests.conftest import create_tasks, number, set_state
+from tests.zeo_clients import caught_up, falling_behind
 
 STATES = ["CREATED", "START", "FINISHED", "FAILED"]
 
@@ -116,6 +117,71 @@ def test_commit_that_the_index_takes_in_meanwhile_is_not_seen(workflow: Workflow
         assert pair[0].entries["id"] == third
         session.checkpoint()
         assert workflow.mult.select(constraint)._query().ids() == []
+
+
+def last_heard(workflow: Workflow, other: Workflow) -> None:
+    """Wait until a workflow's client has heard of what another one has committed."""
+    tid: bytes = other.mult.database.db.storage.lastTransaction()
+    caught_up(workflow.mult.database.db.storage, tid)
+
+
+@pytest.mark.parametrize("gap", ["the connection was lost", "all runs are compared"])
+def test_run_that_looks_as_before_a_gap_is_found_as_it_was_in_between(
+    workflow: Workflow, other: Workflow, gap: str
+) -> None:
+    first, second = create_tasks(workflow, x=[1, 2])
+    database = workflow.mult.database
+    database.index.refresh()
+    with falling_behind(database.db.storage, cut=gap == "the connection was lost"):
+        set_state(other, first, "START")
+    last_heard(workflow, other)
+    with use(Session("it")):
+        ((run,),) = workflow.get_runs([first]).values()
+        assert run.state == "START"
+        set_state(other, first, "CREATED")
+        last_heard(workflow, other)
+        if gap == "all runs are compared":
+            database.index.rescan()
+        assert ids(workflow, "state = START") == [number(first)]
+        assert ids(workflow, "state = CREATED") == [number(second)]
+
+
+def test_comparing_all_runs_costs_the_sessions_under_way_nothing(workflow: Workflow) -> None:
+    first, _ = create_tasks(workflow, x=[1, 2])
+    database = workflow.mult.database
+    database.index.refresh()
+    with use(Session("it")) as session:
+        start: bytes = session.connection(database)._storage._start
+        set_state(workflow, first, "START")
+        database.index.rescan()
+        assert database.index.changed_since(start) == {number(first)}
+
+
+@pytest.mark.parametrize("cause", ["the index is filled later", "the log is full"])
+def test_run_that_was_deleted_since_is_still_found(
+    workflow: Workflow, other: Workflow, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    monkeypatch.setattr(index_module, "_LOG_LENGTH", 1)
+    references = create_tasks(workflow, x=[1, 2, 3])
+    database = other.mult.database
+    if cause == "the log is full":
+        database.index.refresh()
+    with use(Session("it")) as session:
+        session.connection(database)
+        for change in (
+            lambda: transact("delete", lambda: delete(workflow, references[1])),
+            lambda: set_state(workflow, references[0], "CREATED", note="changed"),
+        ):
+            change()
+            if cause == "the log is full":
+                last_heard(other, workflow)
+                database.index.refresh()
+        assert ids(other, None) == list(map(number, references))
+        assert len(other.mult.select()) == 3
+
+
+def delete(workflow: Workflow, reference: str) -> None:
+    del workflow.mult.base.runs[number(reference)]
 
 
 def test_ids_are_looked_up_directly(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
