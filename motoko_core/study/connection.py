@@ -7,7 +7,7 @@ FileStorage keeps the positions of its objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -58,11 +58,14 @@ class SpillingConnection(Connection):  # type: ignore[misc]
 
     #: Whether the transaction has looked for runs: it may have concluded something from those that are not.
     has_searched = False
+    #: Runs of which the index has said something to the transaction: nothing of them need be in memory.
+    told_of: set[int]
     #: Another number as soon as objects may look different: one was changed, or a newer state is seen.
     view = 0
 
     def newTransaction(self, transaction: Any, sync: bool = True) -> None:
         self.has_searched = False
+        self.told_of = set()
         start = self._snapshot
         super().newTransaction(transaction, sync)
         if self._snapshot != start:
@@ -77,19 +80,23 @@ class SpillingConnection(Connection):  # type: ignore[misc]
         self.view += 1
         super()._register(obj)
 
-    def catch_up(self, counters: Any) -> bool:
+    def catch_up(self, counters: Any, runs_of: Callable[[set[bytes]], set[int]]) -> bool:
         """See the newest state of a study, as if the transaction began now.
 
         :param counters: what every creation of a task changes; if it is as it was, nothing needs to be done.
+        :param runs_of: the runs that objects belong to, by their ids.
         :returns: False if that could make a difference: the transaction has changed or searched something, or
-            has read what was changed since.
+            has read what was changed since, or was told of it.
         """
         missed = self._normal_storage._invalidations
         if missed is not None and counters._p_oid not in missed:
             return True
         if missed is None or not self._needs_to_join or self.has_searched:
             return False
-        if any(_is_users(self._cache.get(oid)) for oid in missed - {counters._p_oid}):
+        missed = missed - {counters._p_oid}
+        if any(_is_users(self._cache.get(oid)) for oid in missed):
+            return False
+        if self.told_of and not self.told_of.isdisjoint(runs_of(missed)):
             return False
         self.newTransaction(None, False)
         return True

@@ -245,7 +245,7 @@ class StudyDatabase(Database):
         connection = session.connection(self)
         counters = self.base_on(connection).data.entries
         # Beside other sessions of this process it can go ahead: all that it asks for may be there already.
-        if not connection.catch_up(counters) and others is not False:
+        if not connection.catch_up(counters, lambda oids: self.index.runs_of(oids)) and others is not False:
             raise ConflictError(f"tasks were created in {self.server.title} meanwhile", object=counters)
 
     def has_turn(self, session: Session) -> bool:

@@ -142,6 +142,11 @@ class RunIndex:
             self.refresh()
         return start <= self.snapshot
 
+    def runs_of(self, oids: set[bytes]) -> set[int]:
+        """Ids of the runs that objects belong to, as parts of the runs or of their jobs."""
+        with self.lock:
+            return set().union(*map(self._table.runs_of, oids))
+
     def touched(self, oids: set[bytes], runs: Any, jobs: Any) -> set[int]:
         """Ids of the runs that a session sees otherwise because it has changed these objects.
 

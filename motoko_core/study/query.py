@@ -130,6 +130,7 @@ class Query:
 
     def matches(self, run_id: int) -> bool:
         """Whether one run meets the constraint."""
+        self._connection.told_of.add(run_id)
         unsure: set[int] = set()
         index = self._index
         with index.lock:

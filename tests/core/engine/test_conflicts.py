@@ -15,7 +15,8 @@ from motoko_core.errors import ConflictRetriesExceeded
 from motoko_core.session import MAX_ATTEMPTS, transact
 from motoko_core.workflow import Workflow
 from tests.conftest import create_tasks, orchestrate, set_state
-from tests.driving import Clock, Firings, ids, settle, until
+from tests.driving import Clock, Firings, ids, play, settle, until
+from tests.zeo_clients import caught_up
 
 
 def set_note(run: Any, text: str) -> None:
@@ -26,6 +27,38 @@ def note_of(workflow: Workflow, reference: str) -> Any:
     return transact(
         "the test", lambda: next(iter(workflow.get_runs([reference]).values()))[0].entries["note"]
     )
+
+
+@pytest.mark.parametrize("whose", ["its own", "another"])
+async def test_a_firing_that_creates_tasks_keeps_to_what_it_was_fired_for(
+    workflow: Workflow, other: Workflow, clock: Clock, whose: str
+) -> None:
+    """Creating a task, it sees what others have created since it began, unless its own run was changed."""
+    task, neighbour = create_tasks(workflow, x=[1.0, 2.0])
+    set_state(workflow, task, "FINISHED")
+    seen: list[str] = []
+
+    def disturbed(workflow: Workflow, runs: Any) -> None:
+        if not seen:
+            set_state(other, task if whose == "its own" else neighbour, "START")
+            create_tasks(other, x=3.0)
+            caught_up(workflow.mult.database.db.storage, other.mult.database.db.storage.lastTransaction())
+        created = workflow.mult.createTask(x=4.0)  # before it has looked at its run
+        seen.extend(run.state for run, _ in runs)
+        assert len(created) == 1
+
+    async def script() -> None:
+        workflow.add_action("it", task="mult", event="state = FINISHED", f=disturbed, once_per_run=True)
+        await settle()
+
+    await play(workflow, script)
+    xs = transact("the test", lambda: [job.x for _, job in workflow.mult.select()])
+    if whose == "its own":
+        assert set(seen) <= {"FINISHED"}
+        assert xs == [1.0, 2.0, 3.0]
+    else:
+        assert seen == ["FINISHED"]
+        assert xs == [1.0, 2.0, 3.0, 4.0]
 
 
 @pytest.mark.parametrize("wrapped", ["not", "from", "while handling", "from None", "swallowed"])
