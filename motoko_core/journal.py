@@ -105,7 +105,7 @@ class Journal:
         :param connections: by a name under which :meth:`recover` finds the database again.
         """
         identity = uuid.uuid4().hex
-        txn.note(f"motoko {identity}")
+        txn.note(_description(identity))
         guard = Guard(self.directory / f"commit-{identity}.journal", identity, connections)
         txn.join(guard)
         return guard
@@ -157,26 +157,32 @@ class Journal:
     ) -> bool:
         """Complete a transaction, or take it back; answer whether it was completed."""
         written: dict[str, Any] = {name: undo_id for name, undo_id in undo_ids.items() if undo_id is not None}
-        try:
-            for name in parts.keys() - written.keys():
-                _write(self._connect[name], identity, parts[name])
-                logger.warning("completed a transaction that was cut short, in %s", name)
-                written[name] = _undo_id(self._connect[name], identity)
-        except ConflictError as error:
+        missing = parts.keys() - written.keys()
+        if any(_is_taken_back(self._connect[name], identity) for name in missing):
+            error = "taking it back was begun"
+        else:
             try:
-                for name, undo_id in written.items():
-                    _take_back(self._connect[name], undo_id)
-                    logger.warning("took back a transaction that was cut short, in %s", name)
-            except (ConflictError, UndoError) as second:
-                raise StudyError(
-                    f"a transaction was cut short, and can neither be completed ({error}) nor taken back "
-                    f"({second})",
-                    where=str(path),
-                    hint="Objects that it changed were changed by somebody else since. Look at the runs that "
-                    "were created last, mend them by hand, and remove this file.",
-                ) from second
-            return False
-        return True
+                for name in missing:
+                    _write(self._connect[name], identity, parts[name])
+                    logger.warning("completed a transaction that was cut short, in %s", name)
+                    written[name] = _undo_id(self._connect[name], identity)
+            except ConflictError as conflict:
+                error = str(conflict)
+            else:
+                return True
+        try:
+            for name, undo_id in written.items():
+                _take_back(self._connect[name], identity, undo_id)
+                logger.warning("took back a transaction that was cut short, in %s", name)
+        except (ConflictError, UndoError) as second:
+            raise StudyError(
+                f"a transaction was cut short, and can neither be completed ({error}) nor taken back "
+                f"({second})",
+                where=str(path),
+                hint="Objects that it changed were changed by somebody else since. Look at the runs that "
+                "were created last, mend them by hand, and remove this file.",
+            ) from second
+        return False
 
 
 class Guard:
@@ -240,12 +246,33 @@ def _read(path: Path) -> tuple[str, dict[str, list[Record]]]:
         return identity, {name: list(iter(lambda: pickle.load(file), None)) for name in names}
 
 
+# What each of these does can be repeated by whoever comes next: the descriptions tell what was done already.
+
+
+def _description(identity: str) -> str:
+    return f"motoko {identity}"
+
+
+def _description_of_undoing(identity: str) -> str:
+    return f"motoko {identity}: taken back"
+
+
+def _find(storage: Any, description: str) -> Any:
+    found = storage.undoInfo(0, -1, {"description": description.encode()})
+    return found[0]["id"] if found else None
+
+
 def _undo_id(connect: Callable[[], Any], identity: str) -> Any:
-    """What the transaction is known by in a database for taking it back; None if it is not there."""
+    """What the transaction is known by in a database for taking it back; None if it is not there, or was."""
     with closing(connect()) as storage:
         await_earlier_commits(storage)
-        found = storage.undoInfo(0, -1, {"description": f"motoko {identity}".encode()})
-        return found[0]["id"] if found else None
+        found = _find(storage, _description(identity))
+        return None if found and _find(storage, _description_of_undoing(identity)) else found
+
+
+def _is_taken_back(connect: Callable[[], Any], identity: str) -> bool:
+    with closing(connect()) as storage:
+        return _find(storage, _description_of_undoing(identity)) is not None
 
 
 @contextmanager
@@ -262,11 +289,12 @@ def _transaction(storage: Any, description: str) -> Iterator[Any]:
 
 
 def _write(connect: Callable[[], Any], identity: str, records: Iterable[Record]) -> None:
-    with closing(connect()) as storage, _transaction(storage, f"motoko {identity}") as txn:
+    with closing(connect()) as storage, _transaction(storage, _description(identity)) as txn:
         for oid, serial, data in records:
             storage.store(oid, serial, data, "", txn)
 
 
-def _take_back(connect: Callable[[], Any], undo_id: Any) -> None:
-    with closing(connect()) as storage, _transaction(storage, "motoko: taken back") as txn:
+def _take_back(connect: Callable[[], Any], identity: str, undo_id: Any) -> None:
+    description = _description_of_undoing(identity)
+    with closing(connect()) as storage, _transaction(storage, description) as txn:
         storage.undo(undo_id, txn)

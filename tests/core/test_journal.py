@@ -13,6 +13,7 @@ import pytest
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.mvccadapter import MVCCAdapterInstance
 
+from motoko_core import journal as journal_module
 from motoko_core.journal import Journal
 from motoko_core.session import transact
 from motoko_core.study import patience
@@ -121,6 +122,38 @@ def test_what_cannot_be_completed_is_taken_back(workflow: Workflow) -> None:
     state, adds, seen = outcome(workflow, reference)
     assert (state, adds, seen) in [("CREATED", 1, False), ("FORWARDED", 2, True)]
     assert len(others) == 2
+
+
+@pytest.mark.parametrize("happened", [0, 1, 2])
+def test_taking_back_that_was_killed_is_ended_by_the_next_one(
+    workflow: Workflow, monkeypatch: pytest.MonkeyPatch, happened: int
+) -> None:
+    """It was killed, or the answer of the server was lost, after so many of two databases."""
+    (reference,) = create_tasks(workflow, x=1.0)
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, workflow.config_path, str(workflow.run_name), "3", reference],
+        check=False,
+    )
+    assert child.returncode == -9
+    # Now what is missing cannot be written any more.
+    name = "seen_" + str(workflow.run_name).replace("-", "_")
+    transact("the test", lambda: setattr(workflow.vars, name, "changed"))
+    journal = Journal(Path(workflow.directory) / ".wf", clients(workflow))
+    take_back, done = journal_module._take_back, []
+
+    def killed(*arguments: Any) -> None:
+        if len(done) < happened:
+            done.append(take_back(*arguments))
+        if len(done) == happened:
+            raise ClientDisconnected
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module, "_take_back", killed)
+        with pytest.raises(ClientDisconnected):
+            journal.recover()
+    journal.recover()
+    assert not list(journal.directory.glob("*.journal"))
+    assert outcome(workflow, reference)[:2] == ("CREATED", 0)
 
 
 def test_a_server_that_dies_between_two_finishes_tears_nothing(
