@@ -41,13 +41,12 @@ class LocalFile:
 
     def load_before(self, oid: bytes, before: bytes) -> Revision | None:
         """An object as it was before a transaction; None: ask the server."""
-        if not self.covers(before):
-            return None
-        file = self._file
+        file = self._covering(before)
         try:
             return None if file is None else file.revision(u64(oid), before)
         except (Unexpected, OSError) as error:
-            self._give_up(error)
+            with self._lock:
+                self._give_up(error)
             return None
 
     @property
@@ -63,18 +62,23 @@ class LocalFile:
 
     def records(self, before: bytes) -> EarlierRecords | None:
         """The objects as they were before a transaction; None: they are not known here."""
-        covered = self.covers(before)
-        file = self._file
-        return EarlierRecords(file, before) if covered and file is not None else None
+        file = self._covering(before)
+        return None if file is None else EarlierRecords(file, before)
 
     def covers(self, before: bytes) -> bool:
         """Whether a transaction is known here that the server has told of, and so are all before it.
 
         :param before: the id after the transaction's.
         """
+        return self._covering(before) is not None
+
+    def _covering(self, before: bytes) -> RecordFile | None:
+        # What is to be read is read from what this gives: another file may take its place at any time.
         last = p64(u64(before) - 1)
         file = self._file
-        return file is not None and (file.has(last) or (file.last < last and self._follow(last)))
+        if file is None or file.has(last):
+            return file
+        return self._follow(last) if file.last < last else None
 
     def latest(self) -> EarlierRecords:
         """The objects as they are at the end of the file, whether the server has told of that or not.
@@ -89,33 +93,38 @@ class LocalFile:
             file.follow()
             return EarlierRecords(file, p64(u64(file.last) + 1))
 
-    def _follow(self, last: bytes) -> bool:
+    def _follow(self, last: bytes) -> RecordFile | None:
         with self._lock:
             file = self._file
             if file is None:
-                return False
+                return None
             try:
                 if file.last < last:
                     file.follow()
             except (Unexpected, OSError) as error:
                 self._give_up(error)
-                return False
+                return None
             if file.last < last and self._opening is None and not file.is_at(self._path):
                 # It was packed, and the new one takes seconds if it is large: nobody waits for it.
-                self._opening = threading.Thread(target=self._open_again, daemon=True)
+                self._opening = threading.Thread(target=self._open_again, args=(file,), daemon=True)
                 self._opening.start()
-            return file.has(last)
+            return file if file.has(last) else None
 
-    def _open_again(self) -> None:
+    def _open_again(self, earlier: RecordFile) -> None:
         try:
-            self._file = RecordFile(self._path)
+            file = RecordFile(self._path)
+            with self._lock:
+                if self._file is earlier:
+                    self._file = file
         except FileNotFoundError:
             pass  # it is just being replaced
         except (Unexpected, OSError) as error:
-            self._give_up(error)
+            with self._lock:
+                self._give_up(error)
         finally:
             self._opening = None
 
     def _give_up(self, error: Exception) -> None:
+        """Read nothing here any more; under the lock."""
         logger.debug("%s is read through its server from now on: %s", self._path, error)
         self._file = None

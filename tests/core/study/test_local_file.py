@@ -35,16 +35,27 @@ class Written:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.storage = FileStorage(str(path))
+        self.open()
+        self.thing = self.connection.root()["thing"] = PersistentMapping()
+        self.write("first")
+
+    def open(self) -> None:
+        self.storage = FileStorage(str(self.path))
         self.db = ZODB.DB(self.storage)
         self.manager = transaction.TransactionManager()
         self.connection = self.db.open(self.manager)
-        self.thing = self.connection.root()["thing"] = PersistentMapping()
-        self.write("first")
 
     def close(self) -> None:
         self.connection.close()
         self.db.close()
+
+    def copy_over(self, backup: bytes) -> None:
+        """Restore what the file was before, as ``cp`` does: it is the same file for the operating system."""
+        self.close()
+        Path(f"{self.path}.index").unlink()
+        self.path.write_bytes(backup)
+        self.open()
+        self.thing = self.connection.root()["thing"]
 
     def write(self, word: str) -> bytes:
         """Commit a word; answer the id after the transaction's."""
@@ -246,6 +257,58 @@ def test_nobody_waits_until_what_has_taken_the_place_of_the_file_was_read(
     assert local.load_before(written.oid, before) is not None
     go_on.set()
     assert written.agree(local, end)
+
+
+def test_what_is_read_is_what_was_checked(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread has opened what has taken the file's place, and that is not the server's."""
+    shutil.copy(written.path, tmp_path / "copy.fs")
+    copy = Written(tmp_path / "copy.fs")
+    local, end = written.local(), written.write("of the server")
+    mine, other, has = local._file, RecordFile(copy.path), RecordFile.has
+
+    def opened_meanwhile(file: RecordFile, transaction: bytes) -> bool:
+        answer = has(file, transaction)
+        if answer:
+            local._file = other
+        return answer
+
+    monkeypatch.setattr(RecordFile, "has", opened_meanwhile)
+    expected = written.storage.loadBefore(written.oid, end)[:2]
+    for _ in range(2):  # it has to follow the file; it has it
+        found = local.load_before(written.oid, end)
+        assert found is not None
+        assert found[:2] == expected
+        local._file = mine
+        records = local.records(end)
+        assert records is not None
+        assert records.stored(u64(written.oid)) == expected
+        local._file = mine
+    copy.close()
+
+
+def test_file_that_was_given_up_stays_so_whatever_was_being_opened(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def open_slowly(path: Path) -> RecordFile:
+        go_on.wait()
+        return RecordFile(path)
+
+    local, before = written.local(), written.end
+    monkeypatch.setattr(local_file, "RecordFile", open_slowly)
+    written.storage.pack(time.time() + 1, referencesf)
+    assert not local.covers(written.write("after packing"))
+    file, opening = local._file, local._opening
+    assert file is not None
+    assert opening is not None
+    file._places[u64(written.oid)] = file._places[0]  # damaged: where another object is
+    assert local.load_before(written.oid, before) is None
+    go_on.set()
+    opening.join()
+    assert local.is_useless
 
 
 def test_records_stay_what_they_were(written: Written) -> None:
