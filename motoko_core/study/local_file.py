@@ -90,7 +90,11 @@ class LocalFile:
             file = self._file
             if file is None or not file.is_at(self._path):
                 raise Unexpected("the file is not there any more")
-            file.follow()
+            try:
+                file.follow()
+            except (Unexpected, OSError) as error:
+                self._give_up(error)
+                raise
             return EarlierRecords(file, p64(u64(file.last) + 1))
 
     def _follow(self, last: bytes) -> RecordFile | None:

@@ -52,8 +52,8 @@ class RecordFile(Records):
         self._places = array("Q")
         #: The ids of the transactions, ascending.
         self._transactions = array("Q")
-        #: Where the next one begins.
-        self._end = len(_MAGIC)
+        #: Where the last one begins, and where the next one will.
+        self._begin = self._end = len(_MAGIC)
         try:
             if os.pread(self._descriptor, len(_MAGIC), 0) != _MAGIC:
                 raise Unexpected("it is not a FileStorage")
@@ -83,6 +83,8 @@ class RecordFile(Records):
         :raises Unexpected: it is not as usual.
         :raises OSError: it cannot be read.
         """
+        if self._transactions and os.pread(self._descriptor, len(self.last), self._begin) != self.last:
+            raise Unexpected("what was committed is not in it any more: another file was copied over it")
         with suppress(struct.error):  # it became shorter: a transaction that was not finished was taken back
             self._scan()
 
@@ -132,6 +134,7 @@ class RecordFile(Records):
             if known and tid <= known[-1]:
                 raise Unexpected("a transaction that is older than the one before it")
             known.append(tid)
+            self._begin = begin
             begin = self._end = end + 8
 
     def _chunk(self, at: int, size: int) -> tuple[bytes, int, int]:

@@ -311,6 +311,29 @@ def test_file_that_was_given_up_stays_so_whatever_was_being_opened(
     assert local.is_useless
 
 
+def test_file_that_a_backup_was_copied_over_is_not_followed(written: Written) -> None:
+    backup = written.path.read_bytes()
+    written.write("lost")
+    local, size = written.local(), written.path.stat().st_size
+    written.copy_over(backup)
+    end = written.write("here")
+    assert written.path.stat().st_size == size  # it ends where the other one did
+    assert not local.covers(end)
+    assert local.is_useless
+
+
+def test_file_that_a_backup_was_copied_over_is_opened_anew(written: Written) -> None:
+    backup = written.path.read_bytes()
+    written.write("lost")
+    local = written.local()
+    written.copy_over(backup)
+    end = written.write("here")
+    with pytest.raises(Unexpected, match="copied over"):
+        local.latest()
+    assert not local.is_at_its_place
+    assert written.agree(written.local(), end)
+
+
 def test_records_stay_what_they_were(written: Written) -> None:
     local = written.local()
     records = local.records(written.end)
