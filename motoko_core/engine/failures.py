@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("motoko")
 
+#: No failure of the run was decided about.
+UNDECIDED: FailureIdentity = (-1, "")
+
 
 def failure_of(manager: TaskManager, run: Any) -> Failure:
     """What is known about a failed run."""
@@ -69,6 +72,7 @@ def handle(
         for run_id in run_ids:
             run = manager.base._get_runs().entries.get(run_id)
             if run is None or not is_failure(run.entries.get("state")):
+                now_decided[run_id] = UNDECIDED  # reset; it may have failed again before we hear of that
                 continue
             if manager.workflow.run_name not in (None, run.entries.get("run_name")):
                 continue

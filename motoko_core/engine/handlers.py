@@ -32,7 +32,7 @@ class _Study:
     #: Runs that somebody wanted to know about before the latest changes were taken in.
     asked_early: set[int] = attrs.field(factory=set)
     #: Failed runs about which every handler has had its say, and which failure that was (None: it does not
-    #: matter).
+    #: matter; UNDECIDED: they were reset before a handler was asked).
     for_good: dict[int, FailureIdentity | None] = attrs.field(factory=dict)
 
 
@@ -85,7 +85,7 @@ class Handlers:
         if self._is_behind(manager):
             study.asked_early.add(run_id)
             return True
-        return run_id not in study.for_good or study.for_good[run_id] not in (None, failure)
+        return study.for_good.get(run_id, failures.UNDECIDED) not in (None, failure)
 
     # ------------------------------------------------------------------ asking
 

@@ -11,8 +11,9 @@ import pytest
 from motoko_core.engine.failures import aborting
 from motoko_core.engine.firing import no_action
 from motoko_core.errors import ActionError, ConfigError, RunFailed, WorkflowAborted
-from motoko_core.interfaces import Decision, ErrorHandler, Failure, Ignore, Retry
+from motoko_core.interfaces import Decision, ErrorHandler, Failure, Ignore, Retry, RunChange
 from motoko_core.session import Session, transact, use
+from motoko_core.study.changes import Batch
 from motoko_core.study.feed import feed_of
 from motoko_core.workflow import Workflow
 from tests.conftest import MOTOKO_YAML, create_tasks, orchestrate, set_state, states
@@ -170,6 +171,26 @@ async def test_a_failure_that_the_index_hears_of_first_is_decided(
 
     await play(workflow, script)
     assert entries(workflow, task)["motoko_failure"]["ignored"]
+
+
+async def test_a_run_that_was_reset_before_the_handlers_were_asked_is_not_decided(
+    workflow: Workflow, clock: Clock
+) -> None:
+    """It may fail again before the engine hears of either: who awaits it then is to wait for them."""
+    (task,) = create_tasks(workflow, x=1.0)
+    (run_id,) = ids([task])
+
+    class Handler(ErrorHandler):
+        def decide(self, failure: Failure) -> Decision:
+            raise AssertionError(failure)
+
+    async def script() -> None:
+        workflow.add_error_handler(f=Handler())
+        handlers, manager = workflow._engine.handlers, workflow.task_managers["mult"]
+        handlers.take_in(manager, Batch(changes=(RunChange(run_id=run_id, before="START", after="FAILED"),)))
+        assert handlers.is_undecided(manager, run_id, 1)
+
+    await play(workflow, script)
 
 
 # --------------------------------------------------------------------------- awaiting
