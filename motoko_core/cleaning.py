@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ import attrs
 from ZODB.POSException import StorageError
 
 from motoko_core.daemons import private_directory
-from motoko_core.entries import CANCEL, OF_AN_EXECUTION, state_of, tag_of
+from motoko_core.entries import CANCEL, HANDLE, OF_AN_EXECUTION, state_of, tag_of
 from motoko_core.errors import MotokoError
 from motoko_core.interfaces import read_exit_record
 from motoko_core.lifecycle import run_directory, runs_directory, state_directory
@@ -107,10 +108,10 @@ class _Claim:
 
     action: str
     name: str
-    state: str  # which the run had before
+    kept: str  # what the run had before in the entries that are claimed
 
     def __str__(self) -> str:
-        return f"{_CLEANING} {self.action} {self.name} {self.state}"
+        return f"{_CLEANING} {self.action} {self.name} {self.kept}"
 
 
 def _claim_of(entries: Mapping[str, Any]) -> _Claim | None:
@@ -134,17 +135,14 @@ class _Batch:
     name: str = attrs.field(factory=lambda: uuid.uuid4().hex)
 
     def clean(self, run_ids: Sequence[int], force: bool) -> int:
-        moved: list[tuple[Path, Path]] = []
+        moved: dict[int, tuple[Path, Path]] = {}
         try:
             claimed = transact(self._title("claim"), lambda: self._claim(run_ids, force))
             self._set_aside(claimed, moved)
-            return transact(self._title(self.action), lambda: self._change(claimed))
+            return transact(self._title(self.action), lambda: self._change(claimed, moved))
         except BaseException:
-            for place, aside in reversed(moved):
-                with contextlib.suppress(OSError):
-                    aside.rename(place)
             with contextlib.suppress(StorageError):  # the next one does it
-                transact(self._title("release"), lambda: self._release(run_ids))
+                self._give_back(run_ids, moved)
             raise
 
     def _title(self, what: str) -> str:
@@ -155,36 +153,52 @@ class _Batch:
         if not force:
             _refuse(self.manager, present)
         for _, run in present:
-            earlier = _claim_of(run.entries)
-            state = earlier.state if earlier else state_of(run.entries) or ""
-            claim = _Claim(self.action, self.name, state)
-            run.entries.update({"state": TOBELAUNCHED, CANCEL: str(claim)})
+            entries, earlier = run.entries, _claim_of(run.entries)
+            kept = {name: entries[name] for name in ("state", HANDLE, CANCEL) if name in entries}
+            before = earlier.kept if earlier else json.dumps(kept, default=repr)
+            claim = _Claim(self.action, self.name, before)
+            # Without a handle, a launcher that hears of the end of its job only now writes nothing.
+            entries.pop(HANDLE, None)
+            entries.update({"state": TOBELAUNCHED, CANCEL: str(claim)})
         return [run_id for run_id, _ in present]
 
     def _is_ours(self, run: Any) -> bool:
         claim = _claim_of(run.entries)
         return claim is not None and claim.name == self.name
 
+    def _give_back(self, run_ids: Sequence[int], moved: Mapping[int, tuple[Path, Path]]) -> None:
+        """Make those runs what they were that were not changed: nobody knows what became of a commit."""
+
+        def look() -> list[int]:
+            return [run_id for run_id, run in _present(self.manager, run_ids) if self._is_ours(run)]
+
+        _put_back(moved, transact(self._title("look"), look))
+        transact(self._title("release"), lambda: self._release(run_ids))
+
     def _release(self, run_ids: Sequence[int]) -> None:
         for _, run in _present(self.manager, run_ids):
-            if self._is_ours(run):
-                run.entries["state"] = _claim_of(run.entries).state  # type: ignore[union-attr]
-                run.entries.pop(CANCEL)
+            claim = _claim_of(run.entries)
+            if claim is not None and claim.name == self.name:
+                for name in ("state", CANCEL):
+                    run.entries.pop(name)
+                run.entries.update(json.loads(claim.kept))
 
-    def _set_aside(self, run_ids: Iterable[int], moved: list[tuple[Path, Path]]) -> None:
+    def _set_aside(self, run_ids: Iterable[int], moved: dict[int, tuple[Path, Path]]) -> None:
         for run_id in run_ids:
             place = run_directory(self.manager, run_id)
             if os.path.lexists(place):
                 aside = place.with_name(f"{_ASIDE}{self.name}") / place.name
                 aside.parent.mkdir(exist_ok=True)
+                moved[run_id] = place, aside
                 place.rename(aside)
-                moved.append((place, aside))
 
-    def _change(self, run_ids: Sequence[int]) -> int:
+    def _change(self, run_ids: Sequence[int], moved: Mapping[int, tuple[Path, Path]]) -> int:
         present = _present(self.manager, run_ids)
-        if taken := [f"{self.manager.study}.{run_id}" for run_id, run in present if not self._is_ours(run)]:
+        if taken := [run_id for run_id, run in present if not self._is_ours(run)]:
+            _put_back(moved, taken)  # they may be at work there
+            names = ", ".join(f"{self.manager.study}.{run_id}" for run_id in taken)
             raise MotokoError(
-                f"somebody else has changed these runs meanwhile: {', '.join(taken)}",
+                f"somebody else has changed these runs meanwhile: {names}",
                 hint="Nothing was done to this batch of runs. Call `motoko clean` again.",
             )
         for run_id, run in present:
@@ -193,6 +207,14 @@ class _Batch:
             else:
                 _reset(run)
         return len(present)
+
+
+def _put_back(moved: Mapping[int, tuple[Path, Path]], run_ids: Iterable[int]) -> None:
+    for run_id in run_ids:
+        if run_id in moved:
+            place, aside = moved[run_id]
+            with contextlib.suppress(OSError):
+                aside.rename(place)
 
 
 def _present(manager: TaskManager, run_ids: Iterable[int]) -> list[tuple[int, Any]]:

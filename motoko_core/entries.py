@@ -59,9 +59,11 @@ def stored_failure(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     return failure if isinstance(failure, Mapping) else {}
 
 
-def identity_of(failure: Mapping[str, Any]) -> FailureIdentity:
-    """What tells a stored failure from that of the next attempt, and from one after a run was reset."""
-    return failure.get("attempt", 1), failure.get("tag", "")
+def identity_of(entries: Mapping[str, Any]) -> FailureIdentity:
+    """What tells the failure of a run from that of the next attempt, and from one after the run was reset."""
+    failure = stored_failure(entries)
+    # (While a job is there, its script has said that it failed; why is written when it has ended.)
+    return failure.get("attempt", 1), tag_of(entries) or failure.get("tag", "")
 
 
 def tag_of(entries: Mapping[str, Any]) -> str:

@@ -167,7 +167,7 @@ def _is_done(manager: TaskManager, run_id: int) -> bool:
             failure = stored_failure(run.entries)
             if failure.get("ignored"):
                 return True
-            if manager.workflow.is_undecided(manager, run_id, identity_of(failure)):
+            if manager.workflow.is_undecided(manager, run_id, identity_of(run.entries)):
                 return False  # error handlers are asked in a moment
             raise RunFailed(
                 [describe_failure(manager, run)],

@@ -78,7 +78,7 @@ def handle(
                 continue
             if stored_failure(run.entries).get("ignored"):
                 continue  # decided, by an earlier orchestrator perhaps
-            failure, identity = failure_of(manager, run), identity_of(stored_failure(run.entries))
+            failure, identity = failure_of(manager, run), identity_of(run.entries)
             if decided.get(run_id) == identity:
                 continue
             now_decided[run_id] = identity

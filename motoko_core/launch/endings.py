@@ -5,7 +5,7 @@ Like :mod:`motoko_core.launch.records`: for one transaction, over many runs, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from motoko_core.entries import CANCEL, FAILURE, HANDLE, state_of, stopped, stored_failure, tag_of
@@ -57,6 +57,7 @@ def reset(runs: Runs, tags: Mapping[int, str]) -> None:
 
 def cancel(run: Run) -> None:
     """Write that a run was cancelled which nobody executes."""
+    forget_decision(run)
     fail(run, "", "CANCELLED", None, "")
 
 
@@ -72,10 +73,13 @@ def told(ended: Ended, task: LaunchTask) -> str:
     return f"{words.rstrip()}\n{ended.message}".lstrip()
 
 
-def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
+def settle(
+    runs: Runs, ends: Mapping[int, tuple[Ended, str]], *, has_stopped: Callable[[str], bool] = lambda _: False
+) -> None:
     """Write how runs ended, unless their scripts did; those that were reset meanwhile just wait again.
 
     :param ends: run id -> the end, and what is told of it.
+    :param has_stopped: whether the caller has stopped a job, by its tag, and knows what became of that.
     """
     for run_id, run in runs.get(ends):
         ended, stderr = ends[run_id]
@@ -83,10 +87,9 @@ def settle(runs: Runs, ends: Mapping[int, tuple[Ended, str]]) -> None:
         if tag_of(entries) != ended.tag:
             continue  # as above
         mark = entries.get(CANCEL)
-        if mark == stopped(ended.tag) and not ended.is_good:
-            hand_back(runs, {run_id: ended.tag})
-            continue
-        entries.pop(HANDLE)
+        if mark == stopped(ended.tag) and not ended.is_good and not has_stopped(ended.tag):
+            hand_back(runs, {run_id: ended.tag})  # does nothing to one whose script has named its end
+        entries.pop(HANDLE, None)
         entries.pop(CANCEL, None)
         is_marked = mark == ended.tag
         if state_of(entries) == CREATED:

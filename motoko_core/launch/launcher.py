@@ -85,6 +85,8 @@ class Launcher:
         self._ends: dict[TaskManager, list[Ended]] = {}
         #: Tags whose cancellation was asked for, and the cancellations under way.
         self._cancelled: set[str] = set()
+        #: Jobs that were stopped with the launcher: the generators know which of them ended by themselves.
+        self._has_stopped: set[str] = set()
         self._cancelling: set[asyncio.Future[None]] = set()
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
@@ -342,7 +344,8 @@ class Launcher:
         """Write the ends that the generators have told, in one transaction per study."""
         for manager in self.managers:
             if found := self._ends_of(manager):
-                await self._write_last(manager, "settle", partial(endings.settle, ends=found))
+                settle = partial(endings.settle, ends=found, has_stopped=self._has_stopped.__contains__)
+                await self._write_last(manager, "settle", settle)
 
     def _stop_unwanted(self, manager: TaskManager, batch: Batch) -> None:
         """Have those jobs stopped whose runs are to be cancelled, or were reset."""
@@ -421,6 +424,7 @@ class Launcher:
                 await self._write_last(manager, "stop", partial(endings.stopping, tags=tags))
         # Nobody would ever know why the jobs of the others ended: the next launcher follows them.
         stop = [task.tag for manager, task in jobs if manager not in self._turns.given_up]
+        self._has_stopped.update(stop)
         for generator, some in self._in_hand.by_generator(stop).items():
             await generator.cancel(some)
         await self._hear()

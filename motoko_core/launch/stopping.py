@@ -168,7 +168,8 @@ def _write(manager: TaskManager, ends: Sequence[_End], hand_back: bool) -> None:
     back = {run_id: end.tag for run_id, end, _ in ends if hand_back and end.reason == CANCELLED}
     runs = SessionRuns(manager.database)
     endings.hand_back(runs, back)
-    endings.settle(runs, {run_id: (end, told) for run_id, end, told in ends if run_id not in back})
+    others = {run_id: (end, told) for run_id, end, told in ends if run_id not in back}
+    endings.settle(runs, others, has_stopped=lambda _: True)
 
 
 @asynccontextmanager

@@ -98,7 +98,9 @@ class SpillingConnection(Connection):  # type: ignore[misc]
             return False
         if self.told_of and not self.told_of.isdisjoint(runs_of(missed)):
             return False
+        told_of = self.told_of
         self.newTransaction(None, False)
+        self.told_of = told_of
         return True
 
     def spill(self) -> None:

@@ -269,6 +269,30 @@ async def test_an_unhandled_failure_may_be_caught(workflow: Workflow) -> None:
     assert len(states(workflow, "add")) == 1
 
 
+async def test_handlers_are_asked_once_about_an_execution_whose_reason_is_written_late(
+    workflow: Workflow, clock: Clock
+) -> None:
+    """Its script has said that it failed, while no launcher was there to hear of its end."""
+    (task,) = create_tasks(workflow, x=1.0)
+    told: list[str] = []
+
+    class Noting(ErrorHandler):
+        def decide(self, failure: Failure) -> None:
+            told.append(failure.reason)
+
+    async def script() -> None:
+        set_state(workflow, task, "FAILED", motoko_handle='{"tag": "motoko-a"}')
+        await settle()
+        await clock.advance(10)
+        assert told == ["UNKNOWN"]
+        fail(workflow, task, motoko_handle="", motoko_failure={**REASON, "tag": "motoko-a"})
+        await settle()
+
+    workflow.add_error_handler(f=Noting())
+    await play(workflow, script)
+    assert told == ["UNKNOWN"]
+
+
 async def test_the_failure_of_another_execution_is_another_one(workflow: Workflow, clock: Clock) -> None:
     """Who stood still while the run was reset and failed again hears of one change, from FAILED to FAILED."""
     (task,) = create_tasks(workflow, x=1.0)

@@ -337,6 +337,47 @@ def test_a_run_whose_job_is_stopped_waits_again_unless_it_has_finished(
     assert not {"motoko_handle", "motoko_cancel", "motoko_failure"} & entries.keys()
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_why_a_run_failed_that_its_script_calls_failed_is_written_although_its_job_is_stopped(
+    scripts: Workflow, write: Write, launched: tuple[str, str], known: bool
+) -> None:
+    run, tag = launched
+    write(lambda runs: endings.stopping(runs, {run_id(run): tag}))
+    set_state(scripts, run, "FAILED")
+    ends = {run_id(run): (Ended(tag=tag, exit_code=3), "oh")}
+    write(lambda runs: endings.settle(runs, ends, has_stopped=lambda _: known))
+    failure = {"reason": "EXIT_CODE", "exit_code": 3, "attempt": 1, "stderr": "oh"}
+    assert failure_of(entries_of(scripts, run)) == failure
+
+
+def test_who_has_stopped_a_job_knows_that_it_ended_by_itself(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    write(lambda runs: endings.stopping(runs, {run_id(run): tag}))
+    ends = {run_id(run): (Ended(tag=tag, exit_code=3), "oh")}
+    write(lambda runs: endings.settle(runs, ends, has_stopped={tag}.__contains__))
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["motoko_failure"]["exit_code"]) == ("FAILED", 3)
+
+
+def test_a_run_that_is_cancelled_is_not_ignored_because_its_last_failure_was(scripts: Workflow) -> None:
+    (run,) = create_tasks(scripts, label="true")
+    set_state(scripts, run, "CREATED", motoko_failure={"reason": "LOST", "ignored": True})
+
+    def cancel() -> None:
+        ((_, found),) = SessionRuns(scripts.mult.database).get([run_id(run)])
+        endings.cancel(found)
+
+    transact("the test", cancel)
+    assert failure_of(entries_of(scripts, run)) == {
+        "reason": "CANCELLED",
+        "exit_code": None,
+        "attempt": 1,
+        "stderr": "",
+    }
+
+
 def test_a_run_that_the_user_has_cancelled_stays_cancelled_when_its_job_is_stopped(
     scripts: Workflow, write: Write, launched: tuple[str, str]
 ) -> None:

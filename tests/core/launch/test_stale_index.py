@@ -13,7 +13,9 @@ from ZODB.POSException import ConflictError
 from motoko_core import cleaning, lifecycle
 from motoko_core.cleaning import _Batch, clean
 from motoko_core.errors import MotokoError
-from motoko_core.launch import records
+from motoko_core.exit_record import exit_record_path
+from motoko_core.interfaces import Ended
+from motoko_core.launch import endings, records
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.service import Service
 from motoko_core.session import transact
@@ -153,6 +155,46 @@ def test_runs_that_could_not_be_cleaned_are_as_before(
     assert entries_of(scripts, run)["state"] == "FINISHED"
 
 
+def test_a_commit_that_was_interrupted_and_happened_all_the_same_brings_no_old_results_back(
+    scripts: Workflow, over: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, result = over
+    commit = cleaning.transact
+
+    def interrupted(title: str, work: Any) -> Any:
+        answer = commit(title, work)
+        if title.endswith("reset"):
+            raise KeyboardInterrupt
+        return answer
+
+    monkeypatch.setattr(cleaning, "transact", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        clean(scripts.mult, [number(run)])
+    assert entries_of(scripts, run)["state"] == "CREATED"
+    assert not result.exists()
+
+
+def test_the_end_of_a_job_that_is_heard_of_while_its_run_is_cleaned_changes_nothing(
+    scripts: Workflow, over: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, result = over
+    tag, handle = "motoko-x", '{"tag": "motoko-x", "generator": "bash"}'
+    set_state(scripts, run, "FORWARDED", motoko_handle=handle)
+    exit_record_path(result.parent, tag).write_text("started a-machine:bash:1\nended 0\n")
+
+    def settle_meanwhile(self: _Batch, run_ids: list[int], moved: Any) -> None:
+        ends = {number(run): (Ended(tag=tag, exit_code=0), "")}
+        transact("the test", lambda: endings.settle(SessionRuns(scripts.mult.database), ends))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Batch, "_set_aside", settle_meanwhile)
+    with pytest.raises(KeyboardInterrupt):
+        clean(scripts.mult, [number(run)])
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["motoko_handle"]["tag"]) == ("FORWARDED", tag)
+    assert "motoko_cancel" not in entries
+
+
 @pytest.mark.parametrize("delete", [False, True])
 def test_what_a_clean_was_killed_at_the_next_one_does_as_it_was_meant(
     scripts: Workflow, over: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, delete: bool
@@ -161,7 +203,7 @@ def test_what_a_clean_was_killed_at_the_next_one_does_as_it_was_meant(
     (other,) = create_tasks(scripts, label="false")
     with monkeypatch.context() as patch:
         patch.setattr(_Batch, "_change", Mock(side_effect=KeyboardInterrupt))
-        patch.setattr(_Batch, "_release", Mock())
+        patch.setattr(_Batch, "_give_back", Mock())
         with pytest.raises(KeyboardInterrupt):
             clean(scripts.mult, [number(run)], delete=delete)
     assert entries_of(scripts, run)["state"] == "TOBELAUNCHED"
