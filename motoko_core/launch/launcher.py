@@ -11,6 +11,7 @@ is launched.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Container, Mapping, Sequence, Set
@@ -85,6 +86,8 @@ class Launcher:
         self._ends: dict[TaskManager, list[Ended]] = {}
         #: Tags whose cancellation was asked for, and the cancellations under way.
         self._cancelled: set[str] = set()
+        self._launches = itertools.count(1)
+        self._last_launch = dict.fromkeys(self.managers, 0)
         #: Jobs that were stopped with the launcher: the generators know which of them ended by themselves.
         self._has_stopped: set[str] = set()
         self._cancelling: set[asyncio.Future[None]] = set()
@@ -154,8 +157,8 @@ class Launcher:
                 if manager not in self._turns
                 and await self._turns.take(manager, self._round(manager), _PATIENCE_S)
             ]
-            # The others are asked first next time: one study's runs do not take every free processor.
-            self.managers.sort(key=busy.__contains__)
+            # Who has launched last is asked last: one study does not take every processor that gets free.
+            self.managers.sort(key=self._last_launch.__getitem__)
             if busy:
                 window_s = self._pace.window_s(ended, len(self._in_hand))
                 if window_s:
@@ -243,6 +246,7 @@ class Launcher:
         for launch in launched:
             self._in_hand.add(manager, launch.task, service.generator)
         if launched:
+            self._last_launch[manager] = next(self._launches)
             await self._submit(manager, launched)
         return True
 
