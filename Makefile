@@ -2,9 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# For pytest, for example: make test PYTEST_ARGS="-n 8 -k launcher". Many tests wait for something: on two
-# processors, three processes test faster than two.
-PYTEST_ARGS ?= -n 3
+# For pytest, for example: make test PYTEST_ARGS="-n 8 -k launcher"
+PYTEST_ARGS ?= -n 2
 # For python -m benchmarks, for example: make bench BENCH_ARGS="--sizes 100 1000"
 BENCH_ARGS ?=
 
