@@ -21,6 +21,7 @@ from motoko_core.errors import ConfigError
 from motoko_core.interfaces import ExitRecord, LaunchTask, read_exit_record
 from motoko_core.launch import writing
 from motoko_core.launch.service import Service
+from motoko_core.launch.stopping import stop_local
 from motoko_core.task_manager import TaskManager
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators._processes import processes_of
@@ -439,3 +440,4 @@ async def test_a_study_that_cannot_be_written_does_not_keep_the_others_when_the_
     assert (entries["state"], bool(entries["motoko_handle"])) == ("launched", True)
     entries = entries_of(two, other)
     assert (entries["state"], entries.get("motoko_handle")) == ("CREATED", None)
+    assert (await asyncio.to_thread(stop_local, two, [two.mult])).count == 1
