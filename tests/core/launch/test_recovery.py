@@ -428,11 +428,15 @@ async def test_a_silent_server_holds_up_its_own_study_alone(two: Workflow, fifo:
 async def test_a_study_that_cannot_be_written_does_not_keep_the_others_when_the_launcher_stops(
     two: Workflow, fifo: Path
 ) -> None:
-    script = f"echo > {fifo}; sleep 1000"
+    fifos = {"mult": fifo, "add": fifo.with_name("other")}  # two who write at once would be read as one
+    os.mkfifo(fifos["add"])
     async with launching(two, keep_jobs=False):
-        (lost, other) = (create_tasks(two, study=study, label=script)[0] for study in ("mult", "add"))
-        await read_line(fifo)
-        await read_line(fifo)
+        (lost, other) = (
+            create_tasks(two, study=study, label=f"echo > {path}; sleep 1000")[0]
+            for study, path in fifos.items()
+        )
+        for path in fifos.values():
+            await read_line(path)
         server = two.mult.database.server
         limit_files(server, server.data.stat().st_size)
     limit_files(server, -1)
