@@ -73,7 +73,7 @@ def clean(manager: TaskManager, run_ids: Sequence[int], *, delete: bool = False,
         _finish_interrupted(manager)
         done = 0
         for begin in range(0, len(run_ids), _BATCH):
-            batch = _Batch(manager, _RESET if not delete else _DELETE)
+            batch = _Batch(manager, _DELETE if delete else _RESET)
             done += batch.clean(run_ids[begin : begin + _BATCH], force)
         _remove_what_was_set_aside(manager)
     return done

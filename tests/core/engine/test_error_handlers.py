@@ -188,7 +188,7 @@ async def test_a_run_that_was_reset_before_the_handlers_were_asked_is_not_decide
         workflow.add_error_handler(f=Handler())
         handlers, manager = workflow._engine.handlers, workflow.task_managers["mult"]
         handlers.take_in(manager, Batch(changes=(RunChange(run_id=run_id, before="START", after="FAILED"),)))
-        assert handlers.is_undecided(manager, run_id, 1)
+        assert handlers.is_undecided(manager, run_id, (1, ""))
 
     await play(workflow, script)
 

@@ -239,17 +239,23 @@ def test_file_that_is_just_being_replaced_is_read_again_later(
     assert written.agree(local, end)
 
 
-def test_nobody_waits_until_what_has_taken_the_place_of_the_file_was_read(
-    written: Written, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = threading.Event()
+@pytest.fixture
+def go_on(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """No other file is opened before it is set."""
+    event = threading.Event()
 
     def open_slowly(path: Path) -> RecordFile:
-        go_on.wait()
+        event.wait()
         return RecordFile(path)
 
-    local, before = written.local(), written.end
     monkeypatch.setattr(local_file, "RecordFile", open_slowly)
+    return event
+
+
+def test_nobody_waits_until_what_has_taken_the_place_of_the_file_was_read(
+    written: Written, go_on: threading.Event
+) -> None:
+    local, before = written.local(), written.end
     written.storage.pack(time.time() + 1, referencesf)
     end = written.write("after packing")
     for _ in range(2):
@@ -289,16 +295,9 @@ def test_what_is_read_is_what_was_checked(
 
 
 def test_file_that_was_given_up_stays_so_whatever_was_being_opened(
-    written: Written, monkeypatch: pytest.MonkeyPatch
+    written: Written, go_on: threading.Event
 ) -> None:
-    go_on = threading.Event()
-
-    def open_slowly(path: Path) -> RecordFile:
-        go_on.wait()
-        return RecordFile(path)
-
     local, before = written.local(), written.end
-    monkeypatch.setattr(local_file, "RecordFile", open_slowly)
     written.storage.pack(time.time() + 1, referencesf)
     assert not local.covers(written.write("after packing"))
     file, opening = local._file, local._opening
