@@ -259,7 +259,8 @@ class Launcher:
         if room is not None:
             sharers = [m for m, s in self.services.items() if s.generator is service.generator]
             hungry = sum(bool(self._waiting[sharer]) for sharer in sharers)
-            limit = min(limit, -(-room // max(1, hungry)))
+            # (What is left over goes round next time, to those who have launched least lately.)
+            limit = min(limit, room, max(1, room // max(1, hungry)))
         return self._in_hand.take(service, self._waiting[manager], manager, limit)
 
     async def _submit(self, manager: TaskManager, launched: Sequence[records.Launch]) -> None:
