@@ -162,14 +162,32 @@ async def soon(awaitable: Awaitable[Any]) -> Any:
     return await asyncio.wait_for(awaitable, TIMEOUT_S)
 
 
+#: What jobs have said at once with a line that was read already, by fifo.
+_unread: dict[Path, list[str]] = {}
+
+
 async def read_line(fifo: Path) -> str:
-    """Wait for a job to say something."""
-    return str(await soon(asyncio.to_thread(fifo.read_text)))
+    """Wait for a job to say something; of what two jobs say at once, one line for each call."""
+    if not _unread.get(fifo):
+        _unread[fifo] = (await _at(fifo, fifo.read_text)).splitlines(keepends=True)
+    return _unread[fifo].pop(0)
 
 
 async def release(fifo: Path) -> None:
     """Let a job go on that reads the fifo."""
-    await soon(asyncio.to_thread(fifo.write_text, "go\n"))
+    await _at(fifo, fifo.write_text, "go\n")
+
+
+async def _at(fifo: Path, action: Callable[..., Any], *arguments: str) -> Any:
+    """Do what blocks until a job is at the other end of a fifo.
+
+    Who stops waiting leaves no blocked thread behind: this process would wait for it at its end.
+    """
+    try:
+        return await soon(asyncio.to_thread(action, *arguments))
+    except BaseException:
+        os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
+        raise
 
 
 def stoppable(directory: Path, fifo: Path) -> str:
