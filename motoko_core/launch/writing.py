@@ -112,7 +112,7 @@ class Turns:
         #: Studies that could not be written when the launcher was to stop.
         self.given_up: set[TaskManager] = set()
 
-    def __contains__(self, manager: TaskManager) -> bool:
+    def __contains__(self, manager: object) -> bool:
         """Whether something is still under way for a study."""
         return manager in self._under_way
 
