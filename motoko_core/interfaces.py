@@ -185,12 +185,15 @@ class Ended:
     :param reason: for a failure: EXIT_CODE, SIGNAL, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED,
         CANCELLED, LOST or SUBMIT. None: deduced from the exit code.
     :param message: what else is known, such as the scheduler's own words; told with the failure.
+    :param again: this says nothing of the run, which waits for a launcher again: its job was over before it
+        began, say, and it never begins under this tag. The exit code and the reason are None then.
     """
 
     tag: str
     exit_code: int | None
     reason: str | None = None
     message: str = ""
+    again: bool = False
 
     @property
     def is_good(self) -> bool:

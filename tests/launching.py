@@ -23,10 +23,13 @@ from motoko_core.launch.service import Service
 from motoko_core.session import transact
 from motoko_core.states import is_active
 from motoko_core.study.feed import feed_of
+from motoko_core.task_manager import TaskManager
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator, BashOptions
 from tests.conftest import TIMEOUT_S, stop_everything, write_workflow
 
+#: What generators are called that are not bash's own.
+NAME = "a test's"
 SCRIPT = "__BLACKDYNAMITE__label__\n"
 
 
@@ -79,6 +82,11 @@ def no_safety_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_module, "_SAFETY_S", 1000.0)
 
 
+def no_other(manager: TaskManager, name: str) -> Service:
+    """For launchers whose generator has got all jobs."""
+    raise AssertionError(f"generator {name!r} was asked for")
+
+
 Launching = Callable[..., contextlib.AbstractAsyncContextManager[Launcher]]
 
 
@@ -94,7 +102,7 @@ async def launching(
 ) -> AsyncIterator[Launcher]:
     """A launcher at work in this process; the block is cancelled if the launcher dies."""
     generator = generator or BashGenerator(BashOptions(slots=slots))
-    name = "bash" if type(generator) is BashGenerator else "a test's"
+    name = "bash" if type(generator) is BashGenerator else NAME
     services = {workflow.task_managers[study]: Service(generator=generator, name=name) for study in studies}
     launcher = Launcher(services, keep_jobs=keep_jobs, **settings)
     running = asyncio.create_task(launcher.run())

@@ -87,7 +87,8 @@ def settle(
         if tag_of(entries) != ended.tag:
             continue  # as above
         mark = entries.get(CANCEL)
-        if mark == stopped(ended.tag) and not ended.is_good and not has_stopped(ended.tag):
+        was_stopped = mark == stopped(ended.tag) and not ended.is_good and not has_stopped(ended.tag)
+        if ended.again or was_stopped:
             hand_back(runs, {run_id: ended.tag})  # does nothing to one whose script has named its end
         entries.pop(HANDLE, None)
         entries.pop(CANCEL, None)
@@ -99,7 +100,8 @@ def settle(
         if ended.is_good and is_active(state_of(entries)):
             entries["state"] = FINISHED
         if is_active(state_of(entries)) or is_failure(state_of(entries)):
-            reason = ended.reason or ("SIGNAL" if (ended.exit_code or 0) < 0 else "EXIT_CODE")
+            by_code = "SIGNAL" if (ended.exit_code or 0) < 0 else "EXIT_CODE"
+            reason = "UNKNOWN" if ended.again else ended.reason or by_code
             # Whoever stopped it may be gone, and nobody else knows why it ended as it did.
             reason = "CANCELLED" if is_marked and not ended.is_good else reason
             fail(run, ended.tag, reason, ended.exit_code, stderr)

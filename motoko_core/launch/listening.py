@@ -85,6 +85,8 @@ class Listeners:
             found[task.run_id] = end, endings.told(end, task)
             if end.is_good:
                 good.append(task.task)
+            elif end.again:
+                logger.info("%s is launched again%s", task.task, f": {end.message}" if end.message else "")
             else:
                 said = f": {end.message}" if end.message else ""
                 logger.info("%s ended: exit code %s %s%s", task.task, end.exit_code, end.reason or "", said)

@@ -37,7 +37,7 @@ async def recover(
 
     :param other: makes the service for jobs that another generator has got; motoko.yaml was changed since.
     """
-    ids = _with_handles(manager)
+    ids = with_handles(manager)
     tasks = await writer.write(manager, "look", partial(look, manager, ids))
     never: dict[int, str] = {}
     for name, some in by_generator(tasks, service.name).items():
@@ -64,8 +64,8 @@ async def recover(
         await writer.write(manager, "hand back", partial(endings.hand_back, tags=never))
 
 
-def _with_handles(manager: TaskManager) -> list[int]:
-    """The runs that a launcher has had in hand; of the others with such an entry is told."""
+def with_handles(manager: TaskManager) -> list[int]:
+    """The runs that a launcher has in hand, by the study's index; others with such an entry are told of."""
     index, ids, foreign = manager.database.index, [], []
     with index.lock:
         for run_id in sorted(index.rows):

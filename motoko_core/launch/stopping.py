@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,7 +16,7 @@ from motoko_core.errors import MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask
 from motoko_core.launch import endings
 from motoko_core.launch.generators import generator_name, other_service
-from motoko_core.launch.recovery import OtherService, by_generator, look, with_settings
+from motoko_core.launch.recovery import OtherService, by_generator, look, with_handles, with_settings
 from motoko_core.locks import held
 from motoko_core.session import transact
 from motoko_core.states import is_active
@@ -112,71 +112,84 @@ async def stop(
 ) -> int:
     """Stop the jobs of some runs, and write how they ended; whoever calls holds the launcher's lock.
 
-    Jobs that are still there after ``timeout_s`` seconds are left to the next launcher.
+    Jobs that are still there after ``timeout_s`` seconds are left to the next launcher. The generators get
+    all runs that are in hand, because several may be executed by one job.
 
     :param other: makes the service for jobs that another generator has got.
     :param hand_back: the runs wait for the next launcher; otherwise they fail with the reason CANCELLED.
     :return: how many jobs were stopped, those that ended by themselves not counted.
     """
     what = f"stop jobs of {manager.study}"
-    tasks = transact(what, lambda: look(manager, run_ids, SessionRuns(manager.database)))
-    ends: list[_End] = []
+    manager.database.index.refresh()
+    selected = set(run_ids)
+    in_hand = sorted({*selected, *with_handles(manager)})
+    tasks = transact(what, lambda: look(manager, in_hand, SessionRuns(manager.database)))
+    wanted = {task.tag for task in tasks if task.run_id in selected}
     count = 0
     for name, some in by_generator(tasks, service.name).items():
+        if wanted.isdisjoint(task.tag for task in some):
+            continue
         chosen = service if name == service.name else other(manager, name)
         generator, some = chosen.generator, with_settings(some, chosen)
-        found: list[_End] = []
-        followed: set[str] = set()
+        ends: list[_End] = []
         try:
             handles = [(task, handle_of(task.options).get("data")) for task in some]
             followed = await generator.adopt(handles)
             if hand_back:
-                marked = {task.run_id: task.tag for task in some}
+                marked = {task.run_id: task.tag for task in some if task.tag in wanted}
                 transact(what, lambda m=marked: endings.stopping(SessionRuns(manager.database), m))  # type: ignore[misc]
-            ends += [_never(task.run_id, task.tag) for task in some if task.tag not in followed]
-            found = await _stop(generator, {t.tag: t for t in some if t.tag in followed}, timeout_s)
+            ends += [_never(task, task.tag in wanted) for task in some if task.tag not in followed]
+            found = await _stop(generator, {t.tag: t for t in some if t.tag in followed}, wanted, timeout_s)
+            count += sum(end.reason == CANCELLED and end.tag in wanted for _, end, _ in found)
+            ends += found
         finally:
             await generator.close()
-            transact(what, partial(_write, manager, [*ends, *found], hand_back))
-        count += sum(end.reason == CANCELLED for _, end, _ in found)
+            transact(what, partial(_write, manager, ends, wanted, hand_back))
     return count
 
 
-async def _stop(generator: JobGenerator, tasks: Mapping[str, LaunchTask], timeout_s: float) -> list[_End]:
+async def _stop(
+    generator: JobGenerator, tasks: Mapping[str, LaunchTask], wanted: Set[str], timeout_s: float
+) -> list[_End]:
+    """Stop those of the jobs that are wanted; answer how they ended, and others that ended meanwhile."""
     ends: list[Ended] = []
+    stop = wanted & tasks.keys()
     # Their scripts are about to exit, unless it was a cancellation that has said so.
     over = {
         tag
         for tag, task in tasks.items()
-        if not is_active(state_of(task.options)) and task.options.get(CANCEL) != tag
+        if tag in stop and not is_active(state_of(task.options)) and task.options.get(CANCEL) != tag
     }
-    async with _listening(generator, tasks, ends) as all_ended:
-        await generator.cancel(sorted(tasks.keys() - over))
+    async with _listening(generator, stop, ends) as all_ended:
+        await generator.cancel(sorted(stop - over))
         if over:
             await asyncio.wait({all_ended}, timeout=_GRACE_S)
             await generator.cancel(sorted(over - {end.tag for end in ends}))
         await asyncio.wait({all_ended}, timeout=timeout_s)
-    return [(tasks[end.tag].run_id, end, endings.told(end, tasks[end.tag])) for end in ends]
+    return [
+        (tasks[end.tag].run_id, end, endings.told(end, tasks[end.tag])) for end in ends if end.tag in tasks
+    ]
 
 
-def _never(run_id: int, tag: str) -> _End:
+def _never(task: LaunchTask, is_wanted: bool) -> _End:
     """One that was launched, and never started."""
-    return run_id, Ended(tag=tag, exit_code=None, reason=CANCELLED), ""
+    end = Ended(tag=task.tag, exit_code=None, reason=CANCELLED if is_wanted else None, again=not is_wanted)
+    return task.run_id, end, ""
 
 
-def _write(manager: TaskManager, ends: Sequence[_End], hand_back: bool) -> None:
+def _write(manager: TaskManager, ends: Sequence[_End], wanted: Set[str], hand_back: bool) -> None:
     back = {run_id: end.tag for run_id, end, _ in ends if hand_back and end.reason == CANCELLED}
     runs = SessionRuns(manager.database)
     endings.hand_back(runs, back)
     others = {run_id: (end, told) for run_id, end, told in ends if run_id not in back}
-    endings.settle(runs, others, has_stopped=lambda _: True)
+    endings.settle(runs, others, has_stopped=wanted.__contains__)
 
 
 @asynccontextmanager
 async def _listening(
     generator: JobGenerator, tags: Collection[str], ends: list[Ended]
 ) -> AsyncIterator[asyncio.Task[None]]:
-    """Gather how some jobs end; the context gets a task that is done when all have."""
+    """Gather how jobs end; the context gets a task that is done when all of ``tags`` have."""
     listener = asyncio.create_task(_listen(generator, tags, ends))
     try:
         yield listener
@@ -190,8 +203,7 @@ async def _listen(generator: JobGenerator, tags: Iterable[str], ends: list[Ended
     if not left:
         return
     async for end in generator.ended():
-        if end.tag in left:
-            left.remove(end.tag)
-            ends.append(end)
+        ends.append(end)
+        left.discard(end.tag)
         if not left:
             return

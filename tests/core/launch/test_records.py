@@ -225,6 +225,41 @@ def test_what_was_written_under_another_tag_is_not_touched(
     assert before["motoko_handle"]["tag"] == tag
 
 
+def test_an_end_that_says_nothing_of_the_run_lets_it_wait_again(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    before = dict(entries_of(scripts, run))
+    ended = Ended(tag=tag, exit_code=None, again=True)
+    write(lambda runs: endings.settle(runs, {run_id(run): (ended, "")}))
+    entries = entries_of(scripts, run)
+    assert (before["state"], entries["state"]) == ("launched", "CREATED")
+    assert not {"motoko_handle", "motoko_failure"} & entries.keys()
+
+
+def test_an_end_that_says_nothing_of_a_run_cancels_it_if_that_was_wanted(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "launched", motoko_cancel=tag)
+    ended = Ended(tag=tag, exit_code=None, again=True)
+    write(lambda runs: endings.settle(runs, {run_id(run): (ended, "")}))
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["motoko_failure"]["reason"]) == ("FAILED", "CANCELLED")
+
+
+def test_an_end_that_says_nothing_leaves_a_failure_that_the_script_has_named(
+    scripts: Workflow, write: Write, launched: tuple[str, str]
+) -> None:
+    run, tag = launched
+    set_state(scripts, run, "FAILED")
+    ended = Ended(tag=tag, exit_code=None, again=True)
+    write(lambda runs: endings.settle(runs, {run_id(run): (ended, "")}))
+    entries = entries_of(scripts, run)
+    assert (entries["state"], entries["motoko_failure"]["reason"]) == ("FAILED", "UNKNOWN")
+    assert "motoko_handle" not in entries
+
+
 def test_a_run_whose_state_moved_on_is_not_launched(scripts: Workflow, write: Write) -> None:
     (run,) = create_tasks(scripts, label="true")
     set_state(scripts, run, "GIVEN UP")
