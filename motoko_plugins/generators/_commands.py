@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import attrs
 
 #: A program that hangs in the kernel does not end even by SIGKILL; nobody waits longer for it.
 _KILL_S = 5.0
+_SHORT = {
+    *(errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +26,8 @@ class Outcome:
 
     :param code: its exit code; negative for a signal; None: it did not end in time, or did not start.
     :param errors: its standard error, or why it did not start or end, and what it had said until then.
+    :param has_started: whether there was a process.
+    :param is_short: it did not start for want of memory, processes, open files or disk space: it may, later.
     """
 
     command: str
@@ -28,6 +35,12 @@ class Outcome:
     output: str = ""
     errors: str = ""
     has_started: bool = True
+    is_short: bool = False
+
+    @classmethod
+    def not_started(cls, command: str, error: Exception, *, is_short: bool) -> Outcome:
+        """Of a command that could not even be started."""
+        return cls(command=command, code=None, errors=str(error), has_started=False, is_short=is_short)
 
     def __str__(self) -> str:
         """The command and its end, for messages."""
@@ -37,11 +50,18 @@ class Outcome:
 
 @contextmanager
 def script_file(text: bytes) -> Iterator[str]:
-    """A file with a script, for as long as the block."""
-    with tempfile.NamedTemporaryFile(prefix="motoko-", suffix=".sh") as file:
-        file.write(text)
-        file.flush()
-        yield file.name
+    """A file with a script, for as long as the block.
+
+    :raises OSError: it cannot be written.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="motoko-", suffix=".sh")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
+        yield name
+    finally:
+        with suppress(OSError):  # somebody may have tidied up
+            Path(name).unlink()
 
 
 async def execute(
@@ -62,7 +82,8 @@ async def execute(
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        return Outcome(command=words, code=None, errors=str(error), has_started=False)
+        is_short = isinstance(error, OSError) and error.errno in _SHORT
+        return Outcome.not_started(words, error, is_short=is_short)
     talking = asyncio.ensure_future(process.communicate(stdin))
     try:
         output, errors = await asyncio.wait_for(asyncio.shield(talking), timeout_s)

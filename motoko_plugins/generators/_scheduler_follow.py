@@ -7,8 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-from motoko_core.interfaces import Ended, ExitRecord, LaunchTask, exit_record_path, read_exit_record
-from motoko_plugins.generators._commands import execute
+from motoko_core.interfaces import Ended, ExitRecord, LaunchTask
 from motoko_plugins.generators._records import forbid
 from motoko_plugins.generators._scheduler import Phase, Scheduler, Seen, Settings
 from motoko_plugins.generators._scheduler_jobs import (
@@ -19,16 +18,13 @@ from motoko_plugins.generators._scheduler_jobs import (
     read_records,
     which,
 )
+from motoko_plugins.generators._scheduler_queries import Queries
+from motoko_plugins.generators._scheduler_times import Times
 
 log = logging.getLogger(__name__)
 
 #: What becomes of a message that was under way when its sender was killed is decided after this.
 _IN_FLIGHT_S = 10.0
-#: How long the scheduler may be silent between two questions, at most.
-_SILENCE_S = 60.0
-#: The exit records are looked at for a twentieth of the time at most: directories may be far away.
-_SHARE = 20
-_SHORTEST_S = 0.1
 #: A job that was cancelled may take its time to end: it may save something.
 _KILL_AGAIN_S = 60.0
 
@@ -38,7 +34,6 @@ class Follower:
 
     :param jobs: by name and index; changed by others while the follower waits.
     :param end: called with each end of a run, once.
-    :param plan: called with jobs that are to be submitted (again).
     :param retry: called with a job that was certainly not submitted.
     :param answered: called when the scheduler answers.
     """
@@ -47,73 +42,46 @@ class Follower:
         self,
         scheduler: Scheduler,
         settings: Settings,
-        environment: Mapping[str, str],
+        queries: Queries,
         jobs: Mapping[tuple[str, int], Job],
         *,
         end: Callable[[Job, LaunchTask, Ended], None],
         forget: Callable[[Job], None],
-        plan: Callable[[Job], None],
         retry: Callable[[Job], None],
         answered: Callable[[], None],
     ) -> None:
         self._scheduler = scheduler
         self._settings = settings
-        self._environment = environment
+        self._queries = queries
         self._jobs = jobs
         self._end = end
         self._forget = forget
-        self._plan = plan
         self._retry = retry
         self._answered = answered
-        self._wake = asyncio.Event()
-        self._interval_s = settings.poll_interval_s
-        self._records_due = 0.0
-        self._queue_due = 0.0
-        self._hurried = float("-inf")
-        self._is_silent = False
-        self._history_works = True
+        self._times = Times(settings.poll_interval_s)
         self._unknown_words: set[str] = set()
         self._noticed: set[str] = set()
         self._lost: dict[str, set[str]] = defaultdict(set)
 
-    # ------------------------------------------------------------------ when to look
-
     def look_soon(self, *, at_once: bool = False) -> None:
         """Look earlier than planned: something was submitted, or is about to end."""
-        delay = 0.0 if at_once else self._short_s
-        now = asyncio.get_running_loop().time()
-        self._records_due = min(self._records_due, now + delay)
-        # However often something is submitted, the queue is asked as often as if nothing were, but once.
-        if not self._is_silent and (at_once or now - self._hurried >= self._settings.poll_interval_s):
-            self._hurried = now
-            self._interval_s = self._short_s
-            self._queue_due = min(self._queue_due, now + delay)
-        self._wake.set()
-
-    @property
-    def _short_s(self) -> float:
-        return max(_SHORTEST_S, self._settings.poll_interval_s / 10)
+        self._times.look_soon(at_once=at_once)
 
     async def work(self) -> None:
         """Follow, for ever."""
-        loop = asyncio.get_running_loop()
+        loop, times = asyncio.get_running_loop(), self._times
         while True:
-            self._wake.clear()
-            now = loop.time()
             if not any(job.is_submitted for job in self._jobs.values()):
-                await self._wake.wait()
-            elif now >= self._records_due:
+                await times.wait(for_jobs=True)
+            elif times.are_records_due:
+                began = loop.time()
                 await self._look_at_records()
-                took = loop.time() - now
-                self._records_due = loop.time() + max(self._short_s, _SHARE * took)
-            elif now >= self._queue_due:
-                self._queue_due = now + self._interval_s
+                times.has_read(loop.time() - began)
+            elif times.is_queue_due:
+                times.asks()
                 await self._look_at_queue()
             else:
-                try:
-                    await asyncio.wait_for(self._wake.wait(), min(self._records_due, self._queue_due) - now)
-                except asyncio.TimeoutError:
-                    continue
+                await times.wait()
 
     # ------------------------------------------------------------------ exit records
 
@@ -129,17 +97,17 @@ class Follower:
                 record = records.get(task.tag)
                 if record is None:
                     break
-                job.has_begun = True
+                job.has_begun = job.has_begun or not is_forbidden(record)
                 if record.exit_code is None:
                     break
                 # A failure may be the scheduler's doing, which it alone can tell, unless the job goes on.
-                goes_on = any(later.tag in records for later in tasks[number + 1 :])
+                others = [records.get(later.tag) for later in tasks[number + 1 :]]
+                goes_on = any(other is not None and not is_forbidden(other) for other in others)
                 if record.exit_code == 0 or goes_on or task.tag in job.cancelled or is_forbidden(record):
                     self._finish(job, task, record, None)
                 elif task.tag not in self._noticed:
                     self._noticed.add(task.tag)
-                    self._interval_s = self._short_s
-                    self._queue_due = 0.0
+                    self._times.ask_now()
 
     async def _read(
         self, jobs: Sequence[Job], *, everything: bool = False
@@ -166,7 +134,7 @@ class Follower:
         self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen | None, message: str = ""
     ) -> None:
         self._noticed.discard(task.tag)
-        cancelled = task.tag in job.cancelled
+        cancelled = task.tag in (job.unwanted if is_forbidden(record) else job.cancelled)
         self._end(
             job, task, end_of(task.tag, record=record, seen=seen, is_cancelled=cancelled, message=message)
         )
@@ -177,14 +145,16 @@ class Follower:
         loop = asyncio.get_running_loop()
         asked = loop.time()
         try:
-            seen = await self.ask()
+            seen = await self._queries.queue()
         except ValueError as error:
-            self._silence(str(error))
+            if not self._times.is_silent:
+                what = f"{self._scheduler.title} does not answer, its jobs are left as they are"
+                log.warning("%s: %s", what, error)
+            self._times.has_no_answer()  # nothing is known now, and nothing is concluded from that
             return
-        if self._is_silent:
-            self._is_silent = False
+        if self._times.is_silent:
             log.warning("%s answers again", self._scheduler.title)
-            self._interval_s = self._settings.poll_interval_s
+        self._times.has_answered()
         self._answered()
         by_key: dict[tuple[str, int], list[Seen]] = defaultdict(list)
         for entry in seen:
@@ -194,33 +164,12 @@ class Follower:
         now = loop.time()
         names = {name for name, _ in by_key}
         changed = [job for job in jobs if self._note(job, by_key.get(job.key, []), names, now)]
-        self._pace(bool(changed))
+        self._times.has_told(news=bool(changed))
         await self._settle(jobs, by_key)
-        await self._cancel_lost()
+        while self._lost:
+            name, job_ids = self._lost.popitem()
+            await self._queries.cancel_lost(job_ids, name)
         await self._kill(jobs, by_key)
-
-    async def ask(self) -> list[Seen]:
-        """Ask for all jobs, once.
-
-        :raises ValueError: there is no answer; says why.
-        """
-        outcome = await execute(
-            self._scheduler.status_command(),
-            environment=self._environment,
-            timeout_s=self._settings.submit_timeout_s,
-        )
-        if not self._scheduler.is_answer(outcome.code, outcome.output, outcome.errors):
-            raise ValueError(str(outcome))
-        return self._scheduler.parse_status(outcome.output)
-
-    def _silence(self, why: str) -> None:
-        """Nothing is known now; nothing is concluded from that."""
-        if not self._is_silent:
-            log.warning("%s does not answer, its jobs are left as they are: %s", self._scheduler.title, why)
-        else:
-            self._interval_s = min(2 * self._interval_s, max(_SILENCE_S, self._settings.poll_interval_s))
-        self._is_silent = True
-        self._queue_due = asyncio.get_running_loop().time() + self._interval_s
 
     def _note(self, job: Job, entries: Sequence[Seen], names: Container[str], now: float) -> bool:
         """Take in what the queue says of a job; answer whether that is new.
@@ -248,18 +197,6 @@ class Follower:
         job.word = word or job.word
         return changed
 
-    def _pace(self, changed: bool) -> None:
-        """Ask often after a submission, less and less often while nothing happens."""
-        normal = max(_SHORTEST_S, self._settings.poll_interval_s)
-        now = asyncio.get_running_loop().time()
-        if changed:
-            self._interval_s = min(self._interval_s, normal)
-        elif self._interval_s < normal:
-            self._interval_s = min(normal, 2 * self._interval_s)
-        else:
-            self._interval_s = min(2 * normal, 1.25 * self._interval_s)
-        self._queue_due = max(self._queue_due, now + self._interval_s)
-
     # ------------------------------------------------------------------ ends
 
     async def _settle(self, jobs: Iterable[Job], by_key: Mapping[tuple[str, int], Sequence[Seen]]) -> None:
@@ -277,18 +214,21 @@ class Follower:
                 continue
             entries = list(by_key.get(job.key, ()))
             entries += [history[name] for name in _record_jobs(job, records[job.key]) if name in history]
-            self._judge(job, entries, records[job.key], now)
+            await self._hand_back(job, self._judge(job, entries, records[job.key], now), records[job.key])
 
     def _judge(
         self, job: Job, entries: Sequence[Seen], records: Mapping[str, ExitRecord], now: float
-    ) -> None:
-        """Decide for each run of a job that is over or unknown; what is not decided is looked at again."""
+    ) -> list[LaunchTask]:
+        """Decide for each run of a job that is over or unknown; what is not decided is looked at again.
+
+        :return: those that another job is to execute.
+        """
         if not job.tasks:
             if job.over_since is not None or self._is_lost(job, now):
                 self._forget(job)
-            return
+            return []
         again: list[LaunchTask] = []
-        job.has_begun = job.has_begun or bool(records)
+        job.has_begun = job.has_begun or not all(map(is_forbidden, records.values()))
         for task in list(job.tasks):
             record = records.get(task.tag)
             seen = which(entries, record)
@@ -299,7 +239,7 @@ class Follower:
             elif seen.phase is not Phase.OVER:
                 continue
             elif (record is None or record.exit_code is None) and self._may_come(job, now):
-                self._queue_due = min(self._queue_due, now + self._short_s)
+                self._times.ask_within(self._times.short_s)
             elif self._goes_again(job, task, record, seen):
                 again.append(task)
             else:
@@ -308,31 +248,24 @@ class Follower:
                     message += "; the run had not begun"
                 is_told = record is None or seen.reason is not None or record.exit_code is None
                 self._finish(job, task, record, seen, message if is_told else "")
-        # (If not all of them go again, the others are looked at again.)
-        if again and len(again) == len(job.tasks) and self._can_go_again(job):
-            log.info("%d runs of job %s had not begun; they are submitted again", len(again), job.job_ids)
-            self._plan(job)
+        return again
 
-    def _can_go_again(self, job: Job) -> bool:
-        """Whether the run directories let the runs of a job that is over be executed again."""
-        if job.unread_since is not None:
-            return False  # what has ended well meanwhile is not to be executed twice
-        try:
-            for task in job.tasks:
-                if not job.kills and read_exit_record(task.directory, task.tag) is not None:
-                    return False
-                exit_record_path(task.directory, task.tag).unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("the run directories of job %s are out of reach: %s", job.name, error)
-            return False
-        return True
+    async def _hand_back(
+        self, job: Job, tasks: Sequence[LaunchTask], records: Mapping[str, ExitRecord]
+    ) -> None:
+        """Have runs launched again that a job leaves behind: under their tags, nobody executes them now."""
+        # (What cannot be kept from beginning now is looked at again.)
+        never = await asyncio.to_thread(lambda: [t for t in tasks if forbid(t) or t.tag in records])
+        message = f"{self._scheduler.title} has ended job {', '.join(sorted(job.job_ids))} before"
+        for task in never:
+            self._end(job, task, Ended(tag=task.tag, exit_code=None, again=True, message=message))
 
     def _may_come(self, job: Job, now: float) -> bool:
         """Whether a record may still be on its way here, over a network file system."""
-        return job.over_since is not None and now - job.over_since < self._short_s
+        return job.over_since is not None and now - job.over_since < self._times.short_s
 
     def _goes_again(self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen) -> bool:
-        """Whether a run that a job leaves behind is submitted again.
+        """Whether another job is to execute a run that a job leaves behind.
 
         If we have cancelled the job because of another of its runs; or else if it had not begun, unless
         somebody has cancelled the job, or none of its runs had begun: the next job would not do better. One
@@ -360,18 +293,25 @@ class Follower:
             self._finish(job, task, record, None)
             return
         if not self._is_lost(job, now):
-            self._queue_due = min(self._queue_due, now + max(self._short_s, self._patience_s(job) / 4))
+            self._times.ask_within(max(self._times.short_s, self._patience_s(job) / 4))
             return
-        if job.stage is Stage.UNCLEAR and record is None:
+        had_not_begun = record is None and job.has_begun and not job.was_dropped
+        if job.stage is Stage.UNCLEAR and record is None and not had_not_begun:
             if job.unread_since is None:
                 self._retry(job)
             return
         if record is None and not forbid(task):
             return  # it has begun just now
+        if had_not_begun:
+            message = f"{self._scheduler.title} does not know its job any more, which has executed others"
+            self._end(job, task, Ended(tag=task.tag, exit_code=None, again=True, message=message))
+            return
         # Should the queue have told less than it knows, nothing goes on beside what is made of the loss.
         self._lost[job.name] |= job.job_ids
         name = ", ".join(sorted(job.job_ids)) or f"named {job.name}"
-        asked = "neither queue nor accounting know" if self._history_works else "the queue does not know"
+        asked = (
+            "neither queue nor accounting know" if self._queries.has_history else "the queue does not know"
+        )
         told = "that the run has begun, not how it ended" if record else "nothing of the run"
         message = f"{self._scheduler.title}: {asked} job {name} any more, and the run directory says {told}"
         reason = "LOST"
@@ -387,23 +327,7 @@ class Follower:
         ids = {job_id for job in jobs for job_id in job.job_ids}
         for job in jobs:
             ids |= {record.job for record in records[job.key].values() if not is_forbidden(record)}
-        command = self._scheduler.history_command(sorted(ids)) if ids and self._history_works else None
-        if command is None:
-            return {}
-        outcome = await execute(
-            command, environment=self._environment, timeout_s=self._settings.submit_timeout_s
-        )
-        if not outcome.has_started or (outcome.code != 0 and "disabled" in outcome.errors):
-            log.info("there is no accounting to ask: %s", outcome)
-            self._history_works = False
-        is_answer = self._scheduler.is_answer(outcome.code, outcome.output, outcome.errors)
-        try:
-            seen = self._scheduler.parse_history(outcome.output) if is_answer else []
-        except ValueError:
-            log.warning("the accounting gives no sense: %s", outcome)
-            seen = []
-        # It may lag behind the queue, which does not know them any more: only ends count.
-        return {entry.record_job: entry for entry in seen if entry.phase is Phase.OVER}
+        return {entry.record_job: entry for entry in await self._queries.history(ids)}
 
     # ------------------------------------------------------------------ cancelling
 
@@ -417,37 +341,13 @@ class Follower:
                 if now - job.killed_at >= _KILL_AGAIN_S and alive:
                     job.killed_at = now
                     ids += [entry.job_id for entry in alive]
-            elif len(alive) > 1 and len(job.tasks) == 1:
+            elif alive and len(by_key[job.key]) > 1 and len(job.tasks) == 1:
                 # Once one of them executes the run, the others never will.
                 records = await self._read([job])
                 record = records.get(job.key, {}).get(job.tasks[0].tag)
                 if record is not None:
                     ids += [entry.job_id for entry in alive if entry.record_job != record.job]
-        await self.cancel(ids)
-
-    async def _cancel_lost(self) -> None:
-        """Cancel jobs that count as lost, by id and name: SLURM may have given an id anew."""
-        while self._lost:
-            name, job_ids = self._lost.popitem()
-            if job_ids:
-                outcome = await execute(
-                    self._scheduler.cancel_command(sorted(job_ids), name),
-                    environment=self._environment,
-                    timeout_s=self._settings.submit_timeout_s,
-                )
-                log.debug("%s", outcome)  # it fails for a job that is really gone
-
-    async def cancel(self, job_ids: Sequence[str]) -> None:
-        """Have the scheduler end jobs, in its own time."""
-        if not job_ids:
-            return
-        outcome = await execute(
-            self._scheduler.cancel_command(sorted(job_ids)),
-            environment=self._environment,
-            timeout_s=self._settings.submit_timeout_s,
-        )
-        if outcome.code != 0:  # it is done again after a while
-            log.warning("%s", outcome)
+        await self._queries.cancel(ids)
 
 
 def _try_to_read(

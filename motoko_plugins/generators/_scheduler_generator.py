@@ -7,7 +7,7 @@ import logging
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence, Set
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any, ClassVar
@@ -19,7 +19,8 @@ from motoko_plugins.generators._job_script import line_of, to_bytes
 from motoko_plugins.generators._records import forbid
 from motoko_plugins.generators._scheduler import Request, Scheduler
 from motoko_plugins.generators._scheduler_follow import Follower
-from motoko_plugins.generators._scheduler_jobs import Job, Stage
+from motoko_plugins.generators._scheduler_jobs import Job, Stage, is_forbidden
+from motoko_plugins.generators._scheduler_queries import Queries
 from motoko_plugins.generators._scheduler_submit import Submitter
 
 log = logging.getLogger(__name__)
@@ -75,14 +76,14 @@ class SchedulerGenerator(JobGenerator):
             refuse=self._refuse,
             submitted=lambda: self._follower.look_soon(),
         )
+        self._queries = Queries(self.scheduler, self.options, self._environment)
         self._follower = Follower(
             self.scheduler,
             self.options,
-            self._environment,
+            self._queries,
             self._jobs,
             end=self._end,
             forget=self._forget,
-            plan=lambda job: self._submitter.plan([job]),
             retry=self._retry,
             answered=self._submitter.scheduler_answers,
         )
@@ -94,9 +95,7 @@ class SchedulerGenerator(JobGenerator):
         limit: int | None = self.options.max_jobs
         if limit is None:
             return None
-        if self._submitter.planned:
-            return 0
-        return max(0, limit - self._in_queue()) * int(self.options.runs_per_job)
+        return max(0, limit - len(self._jobs)) * int(self.options.runs_per_job)
 
     def _in_queue(self) -> int:
         return sum(job.stage is not Stage.PLANNED for job in self._jobs.values())
@@ -212,6 +211,9 @@ class SchedulerGenerator(JobGenerator):
         begins. (A job's runs begin in their order.)
         """
         for job in jobs:
+            if not job.tasks:
+                self._forget(job)
+                continue
             never = list(takewhile(forbid, job.tasks))
             is_waited_for = job.answer is not None and not job.answer.done()
             if is_waited_for and len(never) == len(job.tasks):
@@ -227,12 +229,12 @@ class SchedulerGenerator(JobGenerator):
                 self._follower.look_soon()
 
     def _retry(self, job: Job) -> None:
-        if job.cancelled or not job.tasks:
-            for task in list(job.tasks):
-                self._end(job, task, Ended(tag=task.tag, exit_code=None, reason="CANCELLED"))
-            self._forget(job)
-        else:
+        for task in [task for task in job.tasks if task.tag in job.cancelled]:
+            self._end(job, task, Ended(tag=task.tag, exit_code=None, reason="CANCELLED"))
+        if job.tasks:
             self._submitter.plan_again(job)
+        else:
+            self._forget(job)
 
     # ------------------------------------------------------------------ following
 
@@ -240,8 +242,8 @@ class SchedulerGenerator(JobGenerator):
         """Follow what may have been submitted.
 
         What the scheduler does not know, and has not begun, was not; and if it shows after all, it is not
-        executed. While the scheduler does not answer, everything may have been submitted; what turns out not
-        to be is submitted then.
+        executed. Nor is what an earlier launcher has kept from beginning. While the scheduler does not
+        answer, everything may have been submitted; what turns out not to be is submitted then.
         """
         self._start()
         loop = asyncio.get_running_loop()
@@ -272,6 +274,8 @@ class SchedulerGenerator(JobGenerator):
                 adopted.add(task.tag)
         for job in {id(job): job for tag in places if (job := self._by_tag[tag])}.values():
             job.tasks.sort(key=lambda task: places.get(task.tag, 0))
+            # Those before them have ended. (If that was before they began, it is tried once too often.)
+            job.has_begun = job.has_begun or places.get(job.tasks[0].tag, 0) > 0
         if adopted:
             self._follower.look_soon(at_once=True)
         return adopted
@@ -279,21 +283,23 @@ class SchedulerGenerator(JobGenerator):
     async def _never_submitted(
         self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]
     ) -> set[str]:
-        """Find the runs whose intent is all that is known, and that never begin."""
+        """Find the runs that were kept from beginning, and those whose intent is all that is known."""
+        tasks = [task for task, handle in batch if handle and handle.get("name")]
+        never = await asyncio.to_thread(lambda: {task.tag for task in tasks if _never_begins(task)})
         doubtful = [
             (task, (str(handle["name"]), int(handle.get("index") or 0)))
             for task, handle in batch
-            if handle and handle.get("name") and not handle.get("job")
+            if handle and handle.get("name") and not handle.get("job") and task.tag not in never
         ]
         if not doubtful:
-            return set()
+            return never
         try:
-            known = {(entry.name, entry.index or 0) for entry in await self._follower.ask()}
+            known = {(entry.name, entry.index or 0) for entry in await self._queries.queue()}
         except ValueError as error:
             log.warning("%s does not answer: %s", self.scheduler.title, error)
-            return set()
+            return never
         absent = [task for task, key in doubtful if key not in known]
-        return await asyncio.to_thread(lambda: {task.tag for task in absent if forbid(task)})
+        return never | await asyncio.to_thread(lambda: {task.tag for task in absent if forbid(task)})
 
     async def ended(self) -> AsyncIterator[Ended]:
         """Yield the ends as they become known.
@@ -311,6 +317,7 @@ class SchedulerGenerator(JobGenerator):
             return
         job.tasks.remove(task)
         job.cancelled.discard(task.tag)
+        job.unwanted.discard(task.tag)
         self._ends.put_nowait(end)
         self._some_ended.set()
         if not job.tasks and (job.stage is Stage.PLANNED or not job.kills):
@@ -327,18 +334,27 @@ class SchedulerGenerator(JobGenerator):
         """Stop runs; returns when they have ended, or after ``grace_s``.
 
         A run that has not begun never will. Of a job with several runs the one under way can only be stopped
-        with the whole job: the runs after it are submitted again.
+        with the whole job: the runs after it are kept from beginning in it, and go into another one.
         """
         loop = asyncio.get_running_loop()
         kills: list[str] = []
         wanted = {tag for tag in tags if tag in self._by_tag}
-        tasks = [task for tag in wanted for task in self._by_tag[tag].tasks if task.tag == tag]
-        blocked = await asyncio.to_thread(lambda: {task.tag: _stop(task) for task in tasks})
-        for task in tasks:
-            job = self._by_tag.get(task.tag)
-            if job is None:
+        jobs = list({self._by_tag[tag] for tag in wanted})
+        for job in jobs:
+            job.unwanted |= {task.tag for task in job.tasks} & wanted
+        batch = [(job, list(job.tasks)) for job in jobs]
+        blocked, kept = await asyncio.to_thread(_stop, [tasks for _, tasks in batch], frozenset(wanted))
+        for job, tasks in batch:
+            for task in tasks:
+                if task.tag in kept:
+                    why = "its job is stopped because of another run"
+                    self._end(job, task, Ended(tag=task.tag, exit_code=None, again=True, message=why))
+        for task in [task for _, tasks in batch for task in tasks if task.tag in wanted]:
+            if task.tag not in self._by_tag:
                 wanted.discard(task.tag)
                 continue
+            job = self._by_tag[task.tag]
+            job.unwanted.discard(task.tag)
             if blocked[task.tag] is None:
                 wanted.discard(task.tag)  # it ended by itself
                 continue
@@ -353,7 +369,7 @@ class SchedulerGenerator(JobGenerator):
             if job.kills and job.job_ids:
                 job.killed_at = loop.time()
                 kills += job.job_ids
-        await self._follower.cancel(list(dict.fromkeys(kills)))
+        await self._queries.cancel(kills)
         deadline = loop.time() + grace_s
         while wanted & self._by_tag.keys() and loop.time() < deadline:
             self._some_ended.clear()
@@ -398,8 +414,30 @@ def _handle(
     return handle
 
 
-def _stop(task: LaunchTask) -> bool | None:
-    """Keep a run from beginning; False: it has begun; None: it has ended."""
+def _never_begins(task: LaunchTask) -> bool:
+    with suppress(OSError):
+        return is_forbidden(read_exit_record(task.directory, task.tag))
+    return False
+
+
+def _stop(jobs: Sequence[Sequence[LaunchTask]], wanted: Set[str]) -> tuple[dict[str, bool | None], set[str]]:
+    """Keep runs from beginning; of a job with one that has begun already, all the others, too.
+
+    :param jobs: the runs of each job, in their order.
+    :return: wanted tag -> True: it never begins; False: it has begun; None: it has ended. And the others that
+        never begin.
+    """
+    blocked: dict[str, bool | None] = {}
+    kept: set[str] = set()
+    for tasks in jobs:
+        stopped = {task.tag: _block(task) for task in tasks if task.tag in wanted}
+        blocked.update(stopped)
+        if False in stopped.values():
+            kept.update(task.tag for task in tasks if task.tag not in wanted and forbid(task))
+    return blocked, kept
+
+
+def _block(task: LaunchTask) -> bool | None:
     if forbid(task):
         return True
     with suppress(OSError):

@@ -47,6 +47,7 @@ class Job:
     :param has_begun: whether a run of it has begun.
     :param unread_since: when its records could first not be read.
     :param cancelled: tags of runs under way that are being cancelled.
+    :param unwanted: tags of runs that are being kept from beginning because they are to be cancelled.
     :param kills: whether the job is to be cancelled, as soon as there is one.
     :param killed_at: when that was asked for.
     :param refusal: why the last submission failed.
@@ -69,6 +70,7 @@ class Job:
     unread_since: float | None = None
     word: str = ""
     cancelled: set[str] = attrs.field(factory=set)
+    unwanted: set[str] = attrs.field(factory=set)
     kills: bool = False
     killed_at: float = float("-inf")
     refusal: str = ""
@@ -113,7 +115,7 @@ def read_records(tasks: Sequence[LaunchTask], *, everything: bool = False) -> di
 
 
 def is_forbidden(record: ExitRecord | None) -> bool:
-    """Whether a run never begins: it was cancelled, and the launcher ended before it said so."""
+    """Whether a run never begins: the launcher that made sure of that ended before it said why."""
     return record is not None and record.job == NOBODY
 
 
@@ -125,9 +127,10 @@ def end_of(
     The run's own word counts most: a script that ended with 0 has succeeded, whatever became of its job.
     """
     code = record.exit_code if record else None
-    if is_forbidden(record):
-        return Ended(tag=tag, exit_code=None, reason="CANCELLED", message=message)
+    if is_forbidden(record) and not is_cancelled:
+        return Ended(tag=tag, exit_code=None, again=True, message=message)
     if is_cancelled:
+        code = None if is_forbidden(record) else code
         return Ended(tag=tag, exit_code=code, reason="CANCELLED", message=message)
     if code == 0 or seen is None:
         reason = "LOST" if code is None else ("SIGNAL" if code < 0 else None)

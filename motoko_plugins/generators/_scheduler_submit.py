@@ -12,7 +12,7 @@ import attrs
 
 from motoko_plugins.generators._commands import Outcome, execute, script_file
 from motoko_plugins.generators._job_script import to_bytes
-from motoko_plugins.generators._scheduler import Refusal, Scheduler, Settings, Submission
+from motoko_plugins.generators._scheduler import Refusal, Request, Scheduler, Settings, Submission
 from motoko_plugins.generators._scheduler_jobs import Job, Stage
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,10 @@ class Submitter:
         self._tries: dict[tuple[str, int], int] = {}
         self._largest: int | None = None
         self._backoff = _Backoff()
-        self._is_full = False
-        self._has_warned = False
+        #: What was refused when it was submitted alone, because of a limit: others may be taken.
+        self._refused: dict[Request, _Backoff] = {}
+        #: The requests of which was told that they are refused for now; None: that the scheduler is silent.
+        self._warned: set[Request | None] = set()
         self._wake = asyncio.Event()
 
     @property
@@ -109,7 +111,7 @@ class Submitter:
 
     def scheduler_answers(self) -> None:
         """Wait no longer than at first if it was the scheduler's silence that was waited for."""
-        if self._backoff.until and not self._is_full:
+        if self._backoff.until:
             self._backoff.ease(asyncio.get_running_loop().time())
             self._wake.set()
 
@@ -119,22 +121,26 @@ class Submitter:
         while True:
             self._wake.clear()
             now = loop.time()
-            jobs = self._next() if now >= self._backoff.until else []
+            jobs = self._next(now) if now >= self._backoff.until else []
             if jobs:
                 await self._submit(jobs)
                 continue
             if self._planned and now >= self._backoff.until:  # no room
                 for job in self._planned:
                     job.resolve()
-            timeout = self._backoff.until - now if self._backoff.until > now and self._planned else None
+            dues = [self._backoff.until, *(backoff.until for backoff in self._refused.values())]
+            due = min((due for due in dues if due > now), default=None)
+            timeout = due - now if due is not None and self._planned else None
             try:
                 await asyncio.wait_for(self._wake.wait(), timeout)
             except asyncio.TimeoutError:
                 continue
 
-    def _next(self) -> list[Job]:
+    def _next(self, now: float) -> list[Job]:
         """Take the jobs of one submission: of one name, and no more than there is room for."""
-        jobs: list[Job] = next((list(group) for _, group in groupby(self._planned, lambda job: job.name)), [])
+        waiting = {request for request, backoff in self._refused.items() if backoff.until > now}
+        planned = [job for job in self._planned if job.request not in waiting]
+        jobs: list[Job] = next((list(group) for _, group in groupby(planned, lambda job: job.name)), [])
         limit = self._settings.max_jobs
         room = len(jobs) if limit is None else max(0, limit - self._in_queue())
         jobs = jobs[: min(room, self._largest or room)]
@@ -172,7 +178,10 @@ class Submitter:
         script = to_bytes(self._scheduler.script(submission))
         with ExitStack() as stack:
             if self._scheduler.script_is_file:
-                command, script = [*command, stack.enter_context(script_file(script))], b""
+                try:
+                    command, script = [*command, stack.enter_context(script_file(script))], b""
+                except OSError as error:
+                    return Outcome.not_started(" ".join(command), error, is_short=True)
             return await execute(
                 command,
                 environment=self._environment,
@@ -184,7 +193,8 @@ class Submitter:
         job_id = self._scheduler.submitted_id(outcome.output) if outcome.code == 0 else ""
         if job_id:
             self._backoff.reset()
-            self._is_full = self._has_warned = False
+            self._refused.pop(submission.request, None)
+            self._warned -= {submission.request, None}
             if self._largest is not None:
                 # (Back to the whole at once: it would be refused, or waited for, each time.)
                 self._largest = 2 * max(self._largest, len(jobs))
@@ -201,23 +211,25 @@ class Submitter:
             if refusal is Refusal.LIMIT:  # it waits for room itself, longer than we wait for it
                 self._largest = max(1, len(jobs) // 2)
             refusal = Refusal.UNREACHABLE
+        elif outcome.is_short:  # this machine is what cannot be asked
+            refusal = Refusal.UNREACHABLE
         now = asyncio.get_running_loop().time()
         if refusal is Refusal.PERMANENT:
             self._refuse(jobs, str(outcome))
             return
-        log.log(logging.DEBUG if self._has_warned else logging.WARNING, "%s; it is tried again", outcome)
-        self._has_warned = True
+        about = submission.request if refusal is Refusal.LIMIT else None
+        log.log(logging.DEBUG if about in self._warned else logging.WARNING, "%s; it is tried again", outcome)
+        self._warned.add(about)
         if refusal is Refusal.LIMIT:
-            # An array is taken whole or not at all.
-            self._largest = max(1, len(jobs) // 2)
-            if len(jobs) == 1:
-                self._is_full = True
-                self._backoff.further(now)
-            self._planned[:0] = jobs
+            if len(jobs) > 1:  # an array is taken whole or not at all
+                self._largest = len(jobs) // 2
+            else:
+                self._refused.setdefault(submission.request, _Backoff()).further(now)
+            self._planned[:0] = [job for job in jobs if job.tasks]
+            self._refuse([job for job in jobs if not job.tasks], str(outcome))  # they were cancelled
             for job in jobs:
                 job.stage = Stage.PLANNED
             return
-        self._is_full = False
         self._backoff.further(now)
         if refusal is Refusal.UNREACHABLE:
             for job in jobs:

@@ -35,6 +35,9 @@ _OVER = {
 _LIMITS = re.compile(
     r"MaxSubmitJob|GrpSubmitJob|MaxJobCount|job submit limit|temporarily unable|try again", re.IGNORECASE
 )
+#: SLURM has one text for all limits of accounts and QOS, and names the one before: of these, only the number
+#: of jobs passes by.
+TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(SubmitJob|MaxJobs|GrpJobs))(Max|Min|Grp)\w+")
 _OUT_OF_REACH = re.compile(
     r"contact slurm controller|Socket timed out|connect failure|standby mode|Connection refused|Zero Bytes|"
     r"Transport endpoint|Communication connection|authentication|munge|Connection reset|Connection timed out|"
@@ -142,7 +145,7 @@ class Slurm(Scheduler):
     def refusal(self, code: int | None, errors: str) -> Refusal:
         """Tell by SLURM's messages; its exit codes hardly say anything."""
         if _LIMITS.search(errors):
-            return Refusal.LIMIT
+            return Refusal.PERMANENT if TOO_LARGE.search(errors) else Refusal.LIMIT
         if _OUT_OF_REACH.search(errors):
             return Refusal.UNREACHABLE
         is_mistake = code == 255 and "sbatch" in errors  # it did not even ask the controller

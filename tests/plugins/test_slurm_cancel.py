@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from tests.clusters.slurm import SlurmCluster
 from tests.plugins.scheduling import Runs, following, runs, slurm, until
 
@@ -92,6 +94,11 @@ async def test_of_one_jobs_runs_some_are_cancelled_and_the_others_executed_once(
         assert [end.reason for end in await ends(skipped)] == ["CANCELLED"]
         await generator.cancel([first.tag], grace_s=30)
         assert [end.reason for end in await ends(first)] == ["CANCELLED"]
+        # The launcher launches it again.
+        assert [end.again for end in await ends(first, skipped, last)] == [False, False, True]
+        assert not (last.directory / "executed").exists()
+        last = attrs.evolve(last, tag=f"{last.tag}-2")
+        await generator.submit([last])
         assert [end.exit_code for end in await ends(last)] == [0]
     assert not (skipped.directory / "executed").exists()
     assert (last.directory / "executed").read_text() == "x\n"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from motoko_core.interfaces import LaunchTask
+import attrs
+import pytest
+
+from motoko_core.interfaces import LaunchTask, Submitted
 from tests.clusters.slurm import SlurmCluster
 from tests.plugins.scheduling import Runs, following, runs, slurm, until
 
@@ -125,14 +128,48 @@ async def test_runs_on_a_node_that_fails_end_with_it_or_begin_again(
 async def test_runs_that_a_job_leaves_behind_are_executed_by_another(
     slurm_cluster: SlurmCluster, runs: Runs
 ) -> None:
-    first, second, third = runs(WAITS), runs("echo x >> begun"), runs("echo x >> begun")
+    batch = [runs(WAITS), runs("echo x >> begun"), runs("echo x >> begun")]
+    first, *others = batch
     generator = slurm(runs_per_job=3)
     async with following(generator) as ends:
-        (answer, *_) = await generator.submit([first, second, third])
+        (answer, *_) = await generator.submit(batch)
         await until((first.directory / "begun").exists)
-        # As before the time limit: what has not begun is left to another job.
-        slurm_cluster.run("scancel", "--batch", "--signal=USR1", (answer.handle or {})["job"])
-        (first.directory / "end").touch()
-        assert [end.exit_code for end in await ends(first, second, third)] == [0, 0, 0]
-    assert [task.directory.joinpath("begun").read_text() for task in (second, third)] == ["x\n", "x\n"]
+        leave_the_rest(slurm_cluster, first, answer)
+        assert [(end.exit_code, end.again) for end in await ends(*batch)] == [
+            (0, False),
+            (None, True),
+            (None, True),
+        ]
+        # The launcher launches them again.
+        others = [attrs.evolve(task, tag=f"{task.tag}-2") for task in others]
+        await generator.submit(others)
+        assert [end.exit_code for end in await ends(*others)] == [0, 0]
+    assert [task.directory.joinpath("begun").read_text() for task in others] == ["x\n", "x\n"]
     assert len(slurm_cluster.jobs()) == 2
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+async def test_runs_that_a_job_has_left_behind_while_no_launcher_was_there_are_launched_again(
+    slurm_cluster: SlurmCluster, runs: Runs, is_forgotten: bool
+) -> None:
+    batch = [runs(WAITS), runs("echo x >> begun"), runs("echo x >> begun")]
+    generator, later = slurm(runs_per_job=3), slurm(runs_per_job=3, lost_after_s=1)
+    async with following(generator):
+        answers = await generator.submit(batch)
+        await until((batch[0].directory / "begun").exists)
+    leave_the_rest(slurm_cluster, batch[0], answers[0])
+    slurm_cluster.wait_for_jobs(lambda found: [job[2] for job in found] == ["FAILED"])
+    if is_forgotten:
+        slurm_cluster.forget_jobs()
+    async with following(later) as ends:
+        # The end of the first was written before the launcher ended.
+        others = list(zip(batch, [answer.handle for answer in answers], strict=True))[1:]
+        assert await later.adopt(others) == {task.tag for task in batch[1:]}
+        assert [(end.exit_code, end.again) for end in await ends(*batch[1:])] == [(None, True)] * 2
+    assert not (batch[1].directory / "begun").exists()
+
+
+def leave_the_rest(cluster: SlurmCluster, first: LaunchTask, answer: Submitted) -> None:
+    """Have a job end after its first run, as before the time limit."""
+    cluster.run("scancel", "--batch", "--signal=USR1", (answer.handle or {})["job"])
+    (first.directory / "end").touch()

@@ -129,7 +129,18 @@ def test_the_id_of_a_job(output: str, job_id: str) -> None:
             "violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
             Refusal.LIMIT,
         ),
+        (
+            "sbatch: error: QOSMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission failed: Job "
+            "violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            Refusal.PERMANENT,
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit "
+            "limit, user's size and/or time limits)",
+            Refusal.LIMIT,
+        ),
         ("sbatch: error: AssocMaxSubmitJobLimit\n", Refusal.LIMIT),
+        ("sbatch: error: AssocGrpSubmitJobsLimit\n", Refusal.LIMIT),
         ("sbatch: Slurm temporarily unable to accept job, sleeping and retrying", Refusal.LIMIT),
         (
             "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect "

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from motoko_core.interfaces import exit_record_path
+from motoko_core.interfaces import exit_record_path, forbid_execution
 from motoko_plugins.generators import _scheduler_generator
 from tests.clusters.slurm import SlurmCluster
 from tests.plugins.scheduling import TIMEOUT_S, Runs, following, runs, slurm, until
@@ -119,6 +119,58 @@ async def test_what_the_site_allows_no_more_of_is_submitted_later(
         assert [answer.error for answer in await generator.submit(batch)] == [None] * 5
         assert {end.exit_code for end in await ends(*batch)} == {0}
     assert executions(runs) == [1] * 5
+
+
+async def test_a_run_that_the_site_never_allows_keeps_no_other_back(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    """SLURM's text for limits does not tell the number of jobs, which passes by, from the size of one."""
+    text = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, size)"
+    file = f"{runs.root}/script-$$"
+    slurm_cluster.wrap(
+        "sbatch",
+        before=f"cat > {file}; exec < {file}; ! grep -q time=9 {file} || {{ echo '{text}' >&2; exit 1; }}",
+    )
+    large, *small = [runs(COUNTS, options={"slurm_options": ["time=9"]}), *(runs(COUNTS) for _ in range(9))]
+    generator = slurm(max_jobs=20)
+    async with following(generator) as ends:
+        answers = await generator.submit([large, *small])
+        assert [answer.error for answer in answers] == [None] * 10
+        assert [end.exit_code for end in await ends(*small)] == [0] * 9
+        assert sum("--array=0-8" in call for call in slurm_cluster.calls("sbatch")) == 1
+        assert generator.room() == 19
+        await generator.cancel([large.tag])
+        assert [end.reason for end in await ends(large)] == ["CANCELLED"]
+
+
+async def test_a_failure_does_not_wait_for_a_second_job_of_the_same_run(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    file = f"{runs.root}/script"
+    twice = f'cat > {file}; "$real" --hold "$@" < {file} > {runs.root}/held; exec < {file}'
+    slurm_cluster.wrap("sbatch", before=twice)
+    task = runs(f"{COUNTS}exit 3")
+    generator = slurm()
+    async with following(generator) as ends:
+        await generator.submit([task])
+        assert [(end.exit_code, end.reason) for end in await ends(task)] == [(3, None)]
+    slurm_cluster.wait_for_jobs(lambda found: {job[2] for job in found} == {"FAILED", "CANCELLED"})
+    assert executions(runs) == [1]
+
+
+async def test_what_was_kept_from_beginning_is_handed_back(slurm_cluster: SlurmCluster, runs: Runs) -> None:
+    """Its launcher has ended before it could write why."""
+    kept, waiting = (runs(COUNTS, options={"slurm_options": ["hold"]}) for _ in range(2))
+    first, second = slurm(), slurm()
+    async with following(first):
+        answers = await first.submit([kept, waiting])
+    assert forbid_execution(kept.directory, kept.tag)
+    async with following(second) as ends:
+        handles = [answer.handle for answer in answers]
+        assert await second.adopt(list(zip([kept, waiting], handles, strict=True))) == {waiting.tag}
+        # Of one that was out of reach just then, it is found out later.
+        assert forbid_execution(waiting.directory, waiting.tag)
+        assert [(end.reason, end.again) for end in await ends(waiting)] == [(None, True)]
 
 
 async def test_a_controller_that_is_down_ends_nothing_and_loses_nothing(

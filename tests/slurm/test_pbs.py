@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from motoko_core.launch.launcher import Launcher
 from motoko_core.workflow import Workflow
+from motoko_plugins.generators import _scheduler_submit
 from motoko_plugins.generators.pbs import PbsGenerator, PbsOptions
 from tests.clusters.skipping import require
 from tests.clusters.slurm import PATH, SlurmCluster
@@ -84,6 +86,25 @@ async def test_a_job_whose_submission_had_no_clear_answer_is_found_by_its_name(
     async with launching_on_pbs(scripts):
         assert [entries["state"] for entries in await settled(scripts, *runs)] == ["FINISHED"] * 2
     assert executions.counted() == [1, 1]
+
+
+async def test_a_full_disk_for_temporary_files_is_waited_for(
+    pbs: SlurmCluster, scripts: Workflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    script_file = _scheduler_submit.script_file
+
+    def full_at_first(text: bytes) -> Any:
+        calls.append(text)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return script_file(text)
+
+    monkeypatch.setattr(_scheduler_submit, "script_file", full_at_first)
+    (run,) = create_tasks(scripts, label="true")
+    async with launching_on_pbs(scripts):
+        assert [entries["state"] for entries in await settled(scripts, run)] == ["FINISHED"]
+    assert len(calls) == 2
 
 
 async def test_several_runs_go_into_one_job(

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from motoko_core.launch.launcher import Launcher
+from motoko_core.launch.service import Service
+from motoko_core.launch.stopping import stop
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.slurm import SlurmGenerator, SlurmOptions
 from tests.clusters.reaper import ROOT
 from tests.clusters.slurm import SlurmCluster
-from tests.conftest import create_tasks, set_state
-from tests.launching import launching, settled
+from tests.conftest import create_tasks, number, set_state
+from tests.launching import NAME, entries_of, failure_of, launching, no_other, settled
 from tests.slurm.conftest import Executions
 
 #: What a cluster is asked at most this often, in tests.
@@ -83,7 +85,7 @@ async def test_300_runs_are_few_submissions(
     async with launching_on_slurm(scripts):
         # (Three nodes of one machine execute them.)
         ends = await settled(scripts, *runs, timeout_s=100)
-    assert {entries["state"] for entries in ends} == {"FINISHED"}
+    assert [failure_of(entries) for entries in ends if entries["state"] != "FINISHED"] == []
     assert len(slurm_cluster.calls("sbatch")) <= 10
     assert executions.counted() == [1] * 300
 
@@ -131,3 +133,29 @@ async def test_a_controller_that_is_away_loses_nothing_and_ends_nothing(
         ends = await settled(scripts, *before, *during)
     assert [entries["state"] for entries in ends] == ["FINISHED"] * 4
     assert executions.counted() == [1] * 4
+
+
+async def test_of_one_jobs_runs_one_is_cancelled_without_a_launcher_and_the_others_are_executed_once(
+    slurm_cluster: SlurmCluster, scripts: Workflow, tmp_path: Path, executions: Executions
+) -> None:
+    work = f"{executions.note}; until [ -e {tmp_path}/go ]; do sleep 0.1; done"
+    runs = create_tasks(scripts, x=[1.0, 2.0, 3.0], label=work)
+
+    def generator() -> SlurmGenerator:
+        return SlurmGenerator(SlurmOptions(**OPTIONS, runs_per_job=3))
+
+    async with launching(scripts, generator=generator(), keep_jobs=True):
+        while sum(executions.counted()) < 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    service = Service(generator=generator(), name=NAME)
+    assert await stop(scripts.mult, service, [number(runs[0])], no_other) == 1
+    found = [entries_of(scripts, run) for run in runs]
+    assert [entries["state"] for entries in found] == ["FAILED", "CREATED", "CREATED"]
+    assert found[0]["motoko_failure"]["reason"] == "CANCELLED"
+    assert not any("motoko_handle" in entries for entries in found)
+    (tmp_path / "go").touch()
+    async with launching(scripts, generator=generator()):
+        ends = await settled(scripts, *runs[1:])
+    assert [entries["state"] for entries in ends] == ["FINISHED", "FINISHED"]
+    assert executions.counted() == [1] * 3
+    assert len(slurm_cluster.jobs()) == 2
