@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# For pytest, for example: make test PYTEST_ARGS="-n 8 -k launcher"
-PYTEST_ARGS ?= -n 2
+# For pytest, for example: make test PYTEST_ARGS="-n 8 --dist loadgroup -k launcher"
+PYTEST_ARGS ?= -n 3 --dist loadgroup
 # For python -m benchmarks, for example: make bench BENCH_ARGS="--sizes 100 1000"
 BENCH_ARGS ?=
 

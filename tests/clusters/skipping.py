@@ -25,6 +25,14 @@ def require(scheduler: str, *programs: str, path: str | None = None) -> None:
     pytest.skip(message)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have two clusters at most at once, however many test processes there are; they mostly wait."""
+    for item in items:
+        if "slurm_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(f"SLURM in {item.path.parent.name}"))
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     """Say at the very end what was not tested."""
