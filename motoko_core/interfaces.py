@@ -212,6 +212,8 @@ class JobGenerator(ABC):
     launched_state: ClassVar[str] = "launched"
     #: Whether the jobs are processes on the launcher's machine; ``motoko kill`` stops those.
     on_this_machine: ClassVar[bool] = False
+    #: Whether one job may execute several runs. Who stops some of them, then answers for the others as well.
+    shares_jobs: ClassVar[bool] = False
     #: attrs class that validates ``<name>_options`` of motoko.yaml: ``Options(**mapping)``, or
     #: ``Options.from_strings(list)``, where of an option given twice the later one counts. Fields with
     #: ``metadata={"shared": True}`` hold for all that a launcher executes; task managers cannot change them.
@@ -259,7 +261,8 @@ class JobGenerator(ABC):
     async def cancel(self, tags: Sequence[str], *, grace_s: float = 5.0) -> None:
         """Stop these jobs: politely first, by force after ``grace_s`` seconds.
 
-        Their ends are reported with the reason CANCELLED; tags that are not followed are ignored.
+        Their ends are reported with the reason CANCELLED; tags that are not followed are ignored. Runs that
+        only end because they share a job with these are reported with ``again``.
         """
 
     async def close(self) -> None:  # noqa: B027 - most generators have nothing to let go of

@@ -112,25 +112,26 @@ async def stop(
 ) -> int:
     """Stop the jobs of some runs, and write how they ended; whoever calls holds the launcher's lock.
 
-    Jobs that are still there after ``timeout_s`` seconds are left to the next launcher. The generators get
-    all runs that are in hand, because several may be executed by one job.
+    Jobs that are still there after ``timeout_s`` seconds are left to the next launcher. A generator of which
+    one job may execute several runs answers for all runs in hand.
 
     :param other: makes the service for jobs that another generator has got.
     :param hand_back: the runs wait for the next launcher; otherwise they fail with the reason CANCELLED.
     :return: how many jobs were stopped, those that ended by themselves not counted.
     """
     what = f"stop jobs of {manager.study}"
-    manager.database.index.refresh()
-    selected = set(run_ids)
-    in_hand = sorted({*selected, *with_handles(manager)})
-    tasks = transact(what, lambda: look(manager, in_hand, SessionRuns(manager.database)))
-    wanted = {task.tag for task in tasks if task.run_id in selected}
+    tasks = transact(what, lambda: look(manager, run_ids, SessionRuns(manager.database)))
     count = 0
     for name, some in by_generator(tasks, service.name).items():
-        if wanted.isdisjoint(task.tag for task in some):
-            continue
         chosen = service if name == service.name else other(manager, name)
-        generator, some = chosen.generator, with_settings(some, chosen)
+        generator, wanted = chosen.generator, {task.tag for task in some}
+        if generator.shares_jobs:
+            manager.database.index.refresh()
+            in_hand = with_handles(manager)
+            beside = transact(what, lambda ids=in_hand: look(manager, ids, SessionRuns(manager.database)))  # type: ignore[misc]
+            others = by_generator(beside, service.name).get(name, [])
+            some = [*some, *(task for task in others if task.tag not in wanted)]
+        some = with_settings(some, chosen)
         ends: list[_End] = []
         try:
             handles = [(task, handle_of(task.options).get("data")) for task in some]

@@ -144,6 +144,7 @@ class JobTests(Subject):
     def test_a_task_that_cannot_be_started_fails_alone(self, outcomes: Mapping[str, Outcome]) -> None:
         outcome = outcomes["no directory"]
         assert outcome.answer.error or (outcome.end is not None and not is_good(outcome.end))
+        assert outcome.end is None or not outcome.end.again  # the launcher would try it for ever
         assert not outcome.task.directory.exists()
 
     @in_loop

@@ -16,7 +16,7 @@ from motoko_plugins.generators._job_script import body
 from motoko_plugins.generators._pbs_options import PbsOptions, merge, names, run_options, words
 from motoko_plugins.generators._pbs_status import attributes_of, number_of, seen
 from motoko_plugins.generators._scheduler import Refusal, Request, Scheduler, Seen, Submission
-from motoko_plugins.generators._slurm import TOO_LARGE
+from motoko_plugins.generators._slurm import limit_of
 
 #: Job names have at most 15 characters in old PBS, which is why they are short.
 _PREFIX = "mtk-"
@@ -29,7 +29,7 @@ _UNKNOWN_JOB = 153
 
 _LIMITS = re.compile(
     r"number of jobs already in queue|would exceed|exceeds the queue limit|MaxSubmitJob|GrpSubmitJob|"
-    r"job submit limit|MaxJobCount|temporarily unable|try again",
+    r"MaxJobCount|temporarily unable|try again",
     re.IGNORECASE,
 )
 _OUT_OF_REACH = re.compile(
@@ -113,7 +113,9 @@ class Pbs(Scheduler):
     def refusal(self, code: int | None, errors: str) -> Refusal:
         """Tell by the messages: exit codes differ from version to version."""
         if _LIMITS.search(errors):
-            return Refusal.PERMANENT if TOO_LARGE.search(errors) else Refusal.LIMIT
+            return Refusal.LIMIT
+        if limit := limit_of(errors):
+            return limit
         if _OUT_OF_REACH.search(errors):
             return Refusal.UNREACHABLE
         return Refusal.PERMANENT if code and _REFUSED.search(errors) else Refusal.UNKNOWN

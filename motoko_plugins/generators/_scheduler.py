@@ -58,6 +58,8 @@ class Refusal(Enum):
     PERMANENT = "permanent"
     #: Too many jobs for now. Certainly nothing was submitted.
     LIMIT = "limit"
+    #: Too many jobs for now, or too large a one: it does not tell which. Certainly nothing was submitted.
+    TOO_MUCH = "too much"
     #: The scheduler is out of reach. Perhaps it was submitted.
     UNREACHABLE = "unreachable"
     #: Nobody knows what happened.

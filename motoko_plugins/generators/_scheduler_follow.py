@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _IN_FLIGHT_S = 10.0
 #: A job that was cancelled may take its time to end: it may save something.
 _KILL_AGAIN_S = 60.0
+#: What a job script ends with that could not enter the directory of a run.
+_OUT_OF_REACH = 126
 
 
 class Follower:
@@ -101,8 +103,7 @@ class Follower:
                 if record.exit_code is None:
                     break
                 # A failure may be the scheduler's doing, which it alone can tell, unless the job goes on.
-                others = [records.get(later.tag) for later in tasks[number + 1 :]]
-                goes_on = any(other is not None and not is_forbidden(other) for other in others)
+                goes_on = _has_begun(tasks[number + 1 :], records)
                 if record.exit_code == 0 or goes_on or task.tag in job.cancelled or is_forbidden(record):
                     self._finish(job, task, record, None)
                 elif task.tag not in self._noticed:
@@ -134,6 +135,8 @@ class Follower:
         self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen | None, message: str = ""
     ) -> None:
         self._noticed.discard(task.tag)
+        if is_forbidden(record) and len(job.tasks) == 1:
+            job.kills = True  # it may wait in the queue, for nothing
         cancelled = task.tag in (job.unwanted if is_forbidden(record) else job.cancelled)
         self._end(
             job, task, end_of(task.tag, record=record, seen=seen, is_cancelled=cancelled, message=message)
@@ -214,7 +217,8 @@ class Follower:
                 continue
             entries = list(by_key.get(job.key, ()))
             entries += [history[name] for name in _record_jobs(job, records[job.key]) if name in history]
-            await self._hand_back(job, self._judge(job, entries, records[job.key], now), records[job.key])
+            if again := self._judge(job, entries, records[job.key], now):
+                await self._hand_back(job, again, records[job.key])
 
     def _judge(
         self, job: Job, entries: Sequence[Seen], records: Mapping[str, ExitRecord], now: float
@@ -228,26 +232,32 @@ class Follower:
                 self._forget(job)
             return []
         again: list[LaunchTask] = []
-        job.has_begun = job.has_begun or not all(map(is_forbidden, records.values()))
-        for task in list(job.tasks):
+        tasks = list(job.tasks)
+        job.has_begun = job.has_begun or _has_begun(tasks, records)
+        for number, task in enumerate(tasks):
             record = records.get(task.tag)
             seen = which(entries, record)
-            if record is not None and (record.exit_code == 0 or is_forbidden(record)):
-                self._finish(job, task, record, seen)
+            is_passed = _has_begun(tasks[number + 1 :], records)
+            is_told = (
+                record is not None and (record.exit_code == 0 or is_passed) and record.exit_code is not None
+            )
+            if is_told or is_forbidden(record):
+                self._finish(job, task, record, None)
             elif seen is None:
                 self._miss(job, task, record, now)
             elif seen.phase is not Phase.OVER:
                 continue
             elif (record is None or record.exit_code is None) and self._may_come(job, now):
                 self._times.ask_within(self._times.short_s)
-            elif self._goes_again(job, task, record, seen):
+            # (What a job has passed by, for want of its directory, say, the next one would pass by, too.)
+            elif not is_passed and self._goes_again(job, task, record, seen):
                 again.append(task)
             else:
                 message = f"{self._scheduler.title} says of job {seen.job_id}: {seen.word}"
                 if record is None:
                     message += "; the run had not begun"
-                is_told = record is None or seen.reason is not None or record.exit_code is None
-                self._finish(job, task, record, seen, message if is_told else "")
+                is_of_interest = record is None or seen.reason is not None or record.exit_code is None
+                self._finish(job, task, record, seen, message if is_of_interest else "")
         return again
 
     async def _hand_back(
@@ -273,9 +283,9 @@ class Follower:
         """
         if job.kills:
             return task.tag not in job.cancelled
-        has_succeeded = seen.reason is None and seen.exit_code == 0
+        would_not_do_better = seen.reason is None and seen.exit_code in (0, _OUT_OF_REACH)
         had_not_begun = record is None and job.has_begun and job.unread_since is None
-        return had_not_begun and not has_succeeded and seen.reason != "CANCELLED"
+        return had_not_begun and not would_not_do_better and seen.reason != "CANCELLED"
 
     def _is_lost(self, job: Job, now: float) -> bool:
         """Whether a missing job has been missing for too long to come back."""
@@ -360,6 +370,12 @@ def _try_to_read(
         except OSError as error:
             answers.append((job, error))
     return answers
+
+
+def _has_begun(tasks: Iterable[LaunchTask], records: Mapping[str, ExitRecord]) -> bool:
+    """Whether one of these runs has."""
+    found = [records[task.tag] for task in tasks if task.tag in records]
+    return any(not is_forbidden(record) for record in found)
 
 
 def _record_jobs(job: Job, records: Mapping[str, ExitRecord]) -> set[str]:

@@ -47,6 +47,7 @@ class SchedulerGenerator(JobGenerator):
     :raises ConfigError: the scheduler's program is not on the PATH.
     """
 
+    shares_jobs: ClassVar[bool] = True
     scheduler_class: ClassVar[type[Scheduler]]
 
     def __init__(self, options: Any = None) -> None:
@@ -95,7 +96,7 @@ class SchedulerGenerator(JobGenerator):
         limit: int | None = self.options.max_jobs
         if limit is None:
             return None
-        return max(0, limit - len(self._jobs)) * int(self.options.runs_per_job)
+        return max(0, limit - len(self._jobs) + self._submitter.held) * int(self.options.runs_per_job)
 
     def _in_queue(self) -> int:
         return sum(job.stage is not Stage.PLANNED for job in self._jobs.values())
@@ -249,8 +250,9 @@ class SchedulerGenerator(JobGenerator):
         loop = asyncio.get_running_loop()
         adopted: set[str] = set()
         places: dict[str, int] = {}
-        never = await self._never_submitted(batch)
-        for task, handle in batch:
+        kept = await asyncio.to_thread(lambda: {task.tag for task, _ in batch if _never_begins(task)})
+        never = await self._never_submitted([one for one in batch if one[0].tag not in kept])
+        for task, handle in sorted(batch, key=lambda one: one[0].tag in kept):
             if task.tag in self._by_tag:
                 adopted.add(task.tag)
             elif task.tag in never:
@@ -262,12 +264,15 @@ class SchedulerGenerator(JobGenerator):
                     job = self._jobs[name, index] = Job(
                         name=name, index=index, request=None, stage=Stage.UNCLEAR, since=loop.time()
                     )
+                    job.kills = task.tag in kept  # whose job may wait all the same, for nothing
                 if job.request is None:
                     with suppress(MotokoError):  # it was right when it was submitted
                         job.request = self._request(task)
                 if handle.get("job"):
                     job.job_ids.add(str(handle["job"]))
                     job.stage = Stage.KNOWN
+                if task.tag in kept:
+                    continue
                 job.tasks.append(task)
                 places[task.tag] = int(handle.get("place") or 0)
                 self._by_tag[task.tag] = job
@@ -276,30 +281,28 @@ class SchedulerGenerator(JobGenerator):
             job.tasks.sort(key=lambda task: places.get(task.tag, 0))
             # Those before them have ended. (If that was before they began, it is tried once too often.)
             job.has_begun = job.has_begun or places.get(job.tasks[0].tag, 0) > 0
-        if adopted:
+        if self._jobs:
             self._follower.look_soon(at_once=True)
         return adopted
 
     async def _never_submitted(
         self, batch: Sequence[tuple[LaunchTask, Mapping[str, Any] | None]]
     ) -> set[str]:
-        """Find the runs that were kept from beginning, and those whose intent is all that is known."""
-        tasks = [task for task, handle in batch if handle and handle.get("name")]
-        never = await asyncio.to_thread(lambda: {task.tag for task in tasks if _never_begins(task)})
+        """Find the runs whose intent is all that is known, and that never begin."""
         doubtful = [
             (task, (str(handle["name"]), int(handle.get("index") or 0)))
             for task, handle in batch
-            if handle and handle.get("name") and not handle.get("job") and task.tag not in never
+            if handle and handle.get("name") and not handle.get("job")
         ]
         if not doubtful:
-            return never
+            return set()
         try:
             known = {(entry.name, entry.index or 0) for entry in await self._queries.queue()}
         except ValueError as error:
             log.warning("%s does not answer: %s", self.scheduler.title, error)
-            return never
+            return set()
         absent = [task for task, key in doubtful if key not in known]
-        return never | await asyncio.to_thread(lambda: {task.tag for task in absent if forbid(task)})
+        return await asyncio.to_thread(lambda: {task.tag for task in absent if forbid(task)})
 
     async def ended(self) -> AsyncIterator[Ended]:
         """Yield the ends as they become known.

@@ -28,6 +28,9 @@ class _Backoff:
     delay_s: float = 0.0
     until: float = 0.0
 
+    def pause(self, now: float) -> None:
+        self.until = max(self.until, now + _BACKOFF_S[0])
+
     def further(self, now: float) -> None:
         first, most = _BACKOFF_S
         self.delay_s = min(most, 2 * self.delay_s) if self.delay_s else first
@@ -66,18 +69,20 @@ class Submitter:
         self._submitted = submitted
         self._planned: list[Job] = []
         self._tries: dict[tuple[str, int], int] = {}
-        self._largest: int | None = None
+        #: Elements in one submission, for what was refused as an array because of a limit.
+        self._largest: dict[Request, int] = {}
         self._backoff = _Backoff()
-        #: What was refused when it was submitted alone, because of a limit: others may be taken.
+        self._is_full = False
+        #: What was refused when it was submitted alone, and may be too large: others may be taken.
         self._refused: dict[Request, _Backoff] = {}
         #: The requests of which was told that they are refused for now; None: that the scheduler is silent.
         self._warned: set[Request | None] = set()
         self._wake = asyncio.Event()
 
     @property
-    def planned(self) -> int:
-        """Jobs that wait here for their submission."""
-        return len(self._planned)
+    def held(self) -> int:
+        """Jobs that wait here because they may be too large; others can be submitted."""
+        return sum(job.request in self._refused for job in self._planned)
 
     def plan(self, jobs: Sequence[Job]) -> None:
         """Have jobs submitted, after those that are planned already."""
@@ -104,6 +109,14 @@ class Submitter:
         if job in self._planned:
             self._planned.remove(job)
             job.resolve()
+            if all(other.request != job.request for other in self._planned):
+                self._let_go(job.request)
+
+    def _let_go(self, request: Request | None) -> None:
+        """Forget what was refused of a request."""
+        self._warned -= {request, None}
+        if request is not None:
+            self._refused.pop(request, None)
 
     def wake(self) -> None:
         """Look again: there may be room."""
@@ -111,7 +124,7 @@ class Submitter:
 
     def scheduler_answers(self) -> None:
         """Wait no longer than at first if it was the scheduler's silence that was waited for."""
-        if self._backoff.until:
+        if self._backoff.until and not self._is_full:
             self._backoff.ease(asyncio.get_running_loop().time())
             self._wake.set()
 
@@ -143,7 +156,8 @@ class Submitter:
         jobs: list[Job] = next((list(group) for _, group in groupby(planned, lambda job: job.name)), [])
         limit = self._settings.max_jobs
         room = len(jobs) if limit is None else max(0, limit - self._in_queue())
-        jobs = jobs[: min(room, self._largest or room)]
+        largest = self._largest.get(jobs[0].request) if jobs and jobs[0].request else None
+        jobs = jobs[: min(room, largest or room)]
         # The same index twice is another submission; so is a request of its own, after a restart.
         chosen: dict[int, Job] = {}
         for job in jobs:
@@ -193,11 +207,11 @@ class Submitter:
         job_id = self._scheduler.submitted_id(outcome.output) if outcome.code == 0 else ""
         if job_id:
             self._backoff.reset()
-            self._refused.pop(submission.request, None)
-            self._warned -= {submission.request, None}
-            if self._largest is not None:
+            self._is_full = False
+            self._let_go(submission.request)
+            if largest := self._largest.get(submission.request):
                 # (Back to the whole at once: it would be refused, or waited for, each time.)
-                self._largest = 2 * max(self._largest, len(jobs))
+                self._largest[submission.request] = 2 * max(largest, len(jobs))
             for job in jobs:
                 job.stage = Stage.KNOWN
                 job.job_ids.add(self._scheduler.element_id(job_id, job.index, is_array=submission.is_array))
@@ -209,7 +223,7 @@ class Submitter:
         refusal = self._scheduler.refusal(outcome.code, outcome.errors.strip() or outcome.output)
         if outcome.code is None and outcome.has_started:  # it hung
             if refusal is Refusal.LIMIT:  # it waits for room itself, longer than we wait for it
-                self._largest = max(1, len(jobs) // 2)
+                self._largest[submission.request] = max(1, len(jobs) // 2)
             refusal = Refusal.UNREACHABLE
         elif outcome.is_short:  # this machine is what cannot be asked
             refusal = Refusal.UNREACHABLE
@@ -217,19 +231,24 @@ class Submitter:
         if refusal is Refusal.PERMANENT:
             self._refuse(jobs, str(outcome))
             return
-        about = submission.request if refusal is Refusal.LIMIT else None
+        about = submission.request if refusal is Refusal.TOO_MUCH else None
         log.log(logging.DEBUG if about in self._warned else logging.WARNING, "%s; it is tried again", outcome)
         self._warned.add(about)
-        if refusal is Refusal.LIMIT:
+        if refusal in (Refusal.LIMIT, Refusal.TOO_MUCH):
             if len(jobs) > 1:  # an array is taken whole or not at all
-                self._largest = len(jobs) // 2
-            else:
+                self._largest[submission.request] = len(jobs) // 2
+            elif refusal is Refusal.TOO_MUCH:
                 self._refused.setdefault(submission.request, _Backoff()).further(now)
+                self._backoff.pause(now)
+            else:
+                self._is_full = True
+                self._backoff.further(now)
             self._planned[:0] = [job for job in jobs if job.tasks]
             self._refuse([job for job in jobs if not job.tasks], str(outcome))  # they were cancelled
             for job in jobs:
                 job.stage = Stage.PLANNED
             return
+        self._is_full = False
         self._backoff.further(now)
         if refusal is Refusal.UNREACHABLE:
             for job in jobs:

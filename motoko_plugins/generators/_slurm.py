@@ -32,12 +32,11 @@ _OVER = {
     **{"LAUNCH_FAILED": "NODE_FAIL", "RECONFIG_FAIL": "NODE_FAIL"},
 }
 
-_LIMITS = re.compile(
-    r"MaxSubmitJob|GrpSubmitJob|MaxJobCount|job submit limit|temporarily unable|try again", re.IGNORECASE
-)
-#: SLURM has one text for all limits of accounts and QOS, and names the one before: of these, only the number
-#: of jobs passes by.
-TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(SubmitJob|MaxJobs|GrpJobs))(Max|Min|Grp)\w+")
+_LIMITS = re.compile(r"MaxSubmitJob|GrpSubmitJob|MaxJobCount|temporarily unable|try again", re.IGNORECASE)
+#: SLURM has one text for all limits of accounts and QOS, and may name the one before: of these, only the
+#: number of jobs passes by.
+_ANY_LIMIT = re.compile(r"job submit limit", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(SubmitJob|MaxJobs|GrpJobs))(Max|Min|Grp)\w+")
 _OUT_OF_REACH = re.compile(
     r"contact slurm controller|Socket timed out|connect failure|standby mode|Connection refused|Zero Bytes|"
     r"Transport endpoint|Communication connection|authentication|munge|Connection reset|Connection timed out|"
@@ -56,6 +55,13 @@ def state(word: str) -> tuple[Phase, str | None]:
     if first in _RUNNING:
         return Phase.RUNNING, None
     return (Phase.WAITING if first in _WAITING else Phase.UNKNOWN), None
+
+
+def limit_of(errors: str) -> Refusal | None:
+    """What SLURM means that refuses a job because of the limits of an account or QOS; None: it does not."""
+    if not _ANY_LIMIT.search(errors):
+        return Refusal.PERMANENT if _TOO_LARGE.search(errors) else None
+    return Refusal.PERMANENT if _TOO_LARGE.search(errors) else Refusal.TOO_MUCH
 
 
 def _exit_code(wait_status: str) -> int | None:
@@ -145,7 +151,9 @@ class Slurm(Scheduler):
     def refusal(self, code: int | None, errors: str) -> Refusal:
         """Tell by SLURM's messages; its exit codes hardly say anything."""
         if _LIMITS.search(errors):
-            return Refusal.PERMANENT if TOO_LARGE.search(errors) else Refusal.LIMIT
+            return Refusal.LIMIT
+        if limit := limit_of(errors):
+            return limit
         if _OUT_OF_REACH.search(errors):
             return Refusal.UNREACHABLE
         is_mistake = code == 255 and "sbatch" in errors  # it did not even ask the controller

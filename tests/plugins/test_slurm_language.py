@@ -137,7 +137,12 @@ def test_the_id_of_a_job(output: str, job_id: str) -> None:
         (
             "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit "
             "limit, user's size and/or time limits)",
-            Refusal.LIMIT,
+            Refusal.TOO_MUCH,
+        ),
+        (
+            "sbatch: error: QOSMaxMemoryPerJob\nsbatch: error: Batch job submission failed: Job "
+            "violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+            Refusal.PERMANENT,
         ),
         ("sbatch: error: AssocMaxSubmitJobLimit\n", Refusal.LIMIT),
         ("sbatch: error: AssocGrpSubmitJobsLimit\n", Refusal.LIMIT),

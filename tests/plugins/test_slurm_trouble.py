@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -138,7 +139,7 @@ async def test_a_run_that_the_site_never_allows_keeps_no_other_back(
         assert [answer.error for answer in answers] == [None] * 10
         assert [end.exit_code for end in await ends(*small)] == [0] * 9
         assert sum("--array=0-8" in call for call in slurm_cluster.calls("sbatch")) == 1
-        assert generator.room() == 19
+        assert generator.room() == 20
         await generator.cancel([large.tag])
         assert [end.reason for end in await ends(large)] == ["CANCELLED"]
 
@@ -171,6 +172,25 @@ async def test_what_was_kept_from_beginning_is_handed_back(slurm_cluster: SlurmC
         # Of one that was out of reach just then, it is found out later.
         assert forbid_execution(waiting.directory, waiting.tag)
         assert [(end.reason, end.again) for end in await ends(waiting)] == [(None, True)]
+        # Their jobs would wait for nothing.
+        await until(lambda: {job[2] for job in slurm_cluster.jobs()} == {"CANCELLED"})
+
+
+async def test_a_run_that_its_job_has_passed_by_is_not_launched_again(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    """The next job could not enter its directory, either."""
+    batch = [runs(COUNTS, options={"slurm_options": ["hold"]}) for _ in range(3)]
+    generator = slurm(runs_per_job=3)
+    async with following(generator) as ends:
+        (answer, *_) = await generator.submit(batch)
+        shutil.rmtree(batch[1].directory)
+        slurm_cluster.run("scontrol", "release", (answer.handle or {})["job"])
+        assert [(end.exit_code, end.again) for end in await ends(*batch)] == [
+            (0, False),
+            (126, False),
+            (0, False),
+        ]
 
 
 async def test_a_controller_that_is_down_ends_nothing_and_loses_nothing(

@@ -112,6 +112,8 @@ class NiceGenerator(JobGenerator):
                 if code is not None or not lives:
                     break
             await asyncio.sleep(self.options.poll_interval_s)
+        if process and code is not None:
+            await process.wait()  # all that is left to it is to exit
         reason = "CANCELLED" if task.tag in self._cancelled else None
         if reason is None and code is None:
             # A job that could not even begin has no record.

@@ -22,6 +22,8 @@ class OneJob(JobGenerator):
     :param again: tags of the latter.
     """
 
+    shares_jobs = True
+
     def __init__(self, again: Sequence[str] = ()) -> None:
         super().__init__(None)
         self.again = again
@@ -66,6 +68,14 @@ async def test_the_other_runs_of_a_job_are_settled_as_they_have_ended(scripts: W
     assert [entries["state"] for entries in found] == ["FAILED", "FAILED", "CREATED", "CREATED"]
     assert [failure_of(entries).get("reason") for entries in found] == ["CANCELLED", "EXIT_CODE", None, None]
     assert not any(entries.keys() & {"motoko_handle", "motoko_cancel"} for entries in found)
+
+
+async def test_runs_that_share_no_job_are_left_alone(scripts: Workflow) -> None:
+    wanted, other = in_hand(scripts, 2)
+    generator = OneJob()
+    generator.shares_jobs = False  # type: ignore[misc]
+    assert await stop(scripts.mult, Service(generator=generator, name=NAME), [number(wanted)], no_other) == 1
+    assert entries_of(scripts, other)["state"] == "launched"
 
 
 async def test_jobs_of_another_generator_are_left_alone(scripts: Workflow) -> None:
