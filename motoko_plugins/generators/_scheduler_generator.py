@@ -264,7 +264,6 @@ class SchedulerGenerator(JobGenerator):
                     job = self._jobs[name, index] = Job(
                         name=name, index=index, request=None, stage=Stage.UNCLEAR, since=loop.time()
                     )
-                    job.kills = task.tag in kept  # whose job may wait all the same, for nothing
                 if job.request is None:
                     with suppress(MotokoError):  # it was right when it was submitted
                         job.request = self._request(task)
@@ -272,7 +271,7 @@ class SchedulerGenerator(JobGenerator):
                     job.job_ids.add(str(handle["job"]))
                     job.stage = Stage.KNOWN
                 if task.tag in kept:
-                    continue
+                    continue  # its job may wait all the same, for nothing
                 job.tasks.append(task)
                 places[task.tag] = int(handle.get("place") or 0)
                 self._by_tag[task.tag] = job

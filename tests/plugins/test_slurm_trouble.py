@@ -180,7 +180,8 @@ async def test_a_run_that_its_job_has_passed_by_is_not_launched_again(
     slurm_cluster: SlurmCluster, runs: Runs
 ) -> None:
     """The next job could not enter its directory, either."""
-    batch = [runs(COUNTS, options={"slurm_options": ["hold"]}) for _ in range(3)]
+    texts = (COUNTS, COUNTS, f"{COUNTS}exit 3")
+    batch = [runs(text, options={"slurm_options": ["hold"]}) for text in texts]
     generator = slurm(runs_per_job=3)
     async with following(generator) as ends:
         (answer, *_) = await generator.submit(batch)
@@ -188,8 +189,8 @@ async def test_a_run_that_its_job_has_passed_by_is_not_launched_again(
         slurm_cluster.run("scontrol", "release", (answer.handle or {})["job"])
         assert [(end.exit_code, end.again) for end in await ends(*batch)] == [
             (0, False),
-            (126, False),
-            (0, False),
+            (3, False),  # the job's
+            (3, False),
         ]
 
 
