@@ -234,10 +234,11 @@ class Follower:
         again: list[LaunchTask] = []
         tasks = list(job.tasks)
         job.has_begun = job.has_begun or _has_begun(tasks, records)
-        for number, task in enumerate(tasks):
+        job.passed |= {task.tag for n, task in enumerate(tasks) if _has_begun(tasks[n + 1 :], records)}
+        for task in tasks:
             record = records.get(task.tag)
             seen = which(entries, record)
-            is_passed = _has_begun(tasks[number + 1 :], records)
+            is_passed = task.tag in job.passed
             is_told = (
                 record is not None and (record.exit_code == 0 or is_passed) and record.exit_code is not None
             )

@@ -45,6 +45,7 @@ class Job:
     :param was_dropped: it was, and the scheduler still knew others of its name when it first did not know it.
     :param over_since: when the scheduler first said that it is over.
     :param has_begun: whether a run of it has begun.
+    :param passed: tags of runs after which others have begun.
     :param unread_since: when its records could first not be read.
     :param cancelled: tags of runs under way that are being cancelled.
     :param unwanted: tags of runs that are being kept from beginning because they are to be cancelled.
@@ -67,6 +68,7 @@ class Job:
     was_dropped: bool = False
     over_since: float | None = None
     has_begun: bool = False
+    passed: set[str] = attrs.field(factory=set)
     unread_since: float | None = None
     word: str = ""
     cancelled: set[str] = attrs.field(factory=set)
