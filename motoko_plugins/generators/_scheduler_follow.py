@@ -232,23 +232,24 @@ class Follower:
                 self._forget(job)
             return []
         again: list[LaunchTask] = []
-        tasks = list(job.tasks)
-        job.has_begun = job.has_begun or _has_begun(tasks, records)
-        job.passed |= {task.tag for n, task in enumerate(tasks) if _has_begun(tasks[n + 1 :], records)}
+        tasks, goes_on = list(job.tasks), False
+        for task in reversed(tasks):
+            if goes_on:
+                job.passed.add(task.tag)
+            goes_on = goes_on or _has_begun([task], records)
+        job.has_begun = job.has_begun or goes_on
         for task in tasks:
             record = records.get(task.tag)
             seen = which(entries, record)
             is_passed = task.tag in job.passed
-            is_told = (
-                record is not None and (record.exit_code == 0 or is_passed) and record.exit_code is not None
-            )
-            if is_told or is_forbidden(record):
+            code = None if record is None else record.exit_code
+            if code == 0 or (code is not None and is_passed) or is_forbidden(record):
                 self._finish(job, task, record, None)
             elif seen is None:
                 self._miss(job, task, record, now)
             elif seen.phase is not Phase.OVER:
                 continue
-            elif (record is None or record.exit_code is None) and self._may_come(job, now):
+            elif code is None and self._may_come(job, now):
                 self._times.ask_within(self._times.short_s)
             # (What a job has passed by, for want of its directory, say, the next one would pass by, too.)
             elif not is_passed and self._goes_again(job, task, record, seen):
@@ -257,7 +258,7 @@ class Follower:
                 message = f"{self._scheduler.title} says of job {seen.job_id}: {seen.word}"
                 if record is None:
                     message += "; the run had not begun"
-                is_of_interest = record is None or seen.reason is not None or record.exit_code is None
+                is_of_interest = record is None or seen.reason is not None or code is None
                 self._finish(job, task, record, seen, message if is_of_interest else "")
         return again
 
