@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # For pytest, for example: make test PYTEST_ARGS="-n 8 --dist loadgroup -k launcher"
-PYTEST_ARGS ?= -n 4 --dist loadgroup
+PYTEST_ARGS ?= -n 3 --dist loadgroup
 # For python -m benchmarks, for example: make bench BENCH_ARGS="--sizes 100 1000"
 BENCH_ARGS ?=
 

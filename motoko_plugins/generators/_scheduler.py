@@ -56,10 +56,9 @@ class Refusal(Enum):
 
     #: The scheduler will never take this job. Certainly nothing was submitted.
     PERMANENT = "permanent"
-    #: Too many jobs for now. Certainly nothing was submitted.
+    #: Too many jobs for now, or else too large a one, where it does not tell which. Certainly nothing was
+    #: submitted.
     LIMIT = "limit"
-    #: Too many jobs for now, or too large a one: it does not tell which. Certainly nothing was submitted.
-    TOO_MUCH = "too much"
     #: The scheduler is out of reach. Perhaps it was submitted.
     UNREACHABLE = "unreachable"
     #: Nobody knows what happened.

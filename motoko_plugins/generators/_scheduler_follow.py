@@ -135,7 +135,7 @@ class Follower:
         self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen | None, message: str = ""
     ) -> None:
         self._noticed.discard(task.tag)
-        if is_forbidden(record) and len(job.tasks) == 1:
+        if is_forbidden(record) and len(job.tasks) == 1 and job.over_since is None:
             job.kills = True  # it may wait in the queue, for nothing
         cancelled = task.tag in (job.unwanted if is_forbidden(record) else job.cancelled)
         self._end(
@@ -251,6 +251,8 @@ class Follower:
                 continue
             elif code is None and self._may_come(job, now):
                 self._times.ask_within(self._times.short_s)
+            elif is_passed and record is None and not forbid(task):
+                self._times.ask_within(self._times.short_s)  # its record has come this moment
             # (What a job has passed by, for want of its directory, say, the next one would pass by, too.)
             elif not is_passed and self._goes_again(job, task, record, seen):
                 again.append(task)
@@ -308,6 +310,7 @@ class Follower:
             self._times.ask_within(max(self._times.short_s, self._patience_s(job) / 4))
             return
         had_not_begun = record is None and job.has_begun and not job.was_dropped
+        had_not_begun = had_not_begun and task.tag not in job.passed
         if job.stage is Stage.UNCLEAR and record is None and not had_not_begun:
             if job.unread_since is None:
                 self._retry(job)

@@ -96,7 +96,8 @@ class SchedulerGenerator(JobGenerator):
         limit: int | None = self.options.max_jobs
         if limit is None:
             return None
-        return max(0, limit - len(self._jobs) + self._submitter.held) * int(self.options.runs_per_job)
+        held = min(limit, self._submitter.held)
+        return max(0, limit - len(self._jobs) + held) * int(self.options.runs_per_job)
 
     def _in_queue(self) -> int:
         return sum(job.stage is not Stage.PLANNED for job in self._jobs.values())
@@ -368,6 +369,7 @@ class SchedulerGenerator(JobGenerator):
             else:
                 job.cancelled.add(task.tag)
                 job.kills = True
+        for job in jobs:
             if job.kills and job.job_ids:
                 job.killed_at = loop.time()
                 kills += job.job_ids

@@ -41,27 +41,28 @@ class Queries:
         for begin in range(0, len(ids), _AT_ONCE):
             answer = await self._history(ids[begin : begin + _AT_ONCE])
             if answer is None:
-                break  # the next question may hang, too
+                break  # the next question would hang, too
             seen += answer
         # It may lag behind the queue, which does not know them any more: only ends count.
         return [entry for entry in seen if entry.phase is Phase.OVER]
 
     async def _history(self, job_ids: Sequence[str]) -> list[Seen] | None:
+        """As :meth:`history`, for so many as one command can have; None if it hung."""
         command = self._scheduler.history_command(job_ids) if self.has_history else None
         if command is None:
-            return None
+            return []
         outcome = await self._execute(command)
         is_missing = not outcome.has_started and not outcome.is_short
         if is_missing or (outcome.code != 0 and "disabled" in outcome.errors):
             log.info("there is no accounting to ask: %s", outcome)
             self.has_history = False
-        if not self._is_answer(outcome):
+        if outcome.code is None and outcome.has_started:
             return None
         try:
-            return self._scheduler.parse_history(outcome.output)
+            return self._scheduler.parse_history(outcome.output) if self._is_answer(outcome) else []
         except ValueError:
             log.warning("the accounting gives no sense: %s", outcome)
-            return None
+            return []
 
     async def cancel(self, job_ids: Iterable[str]) -> None:
         """Have the scheduler end jobs, in its own time."""

@@ -28,9 +28,6 @@ class _Backoff:
     delay_s: float = 0.0
     until: float = 0.0
 
-    def pause(self, now: float) -> None:
-        self.until = max(self.until, now + _BACKOFF_S[0])
-
     def further(self, now: float) -> None:
         first, most = _BACKOFF_S
         self.delay_s = min(most, 2 * self.delay_s) if self.delay_s else first
@@ -73,7 +70,7 @@ class Submitter:
         self._largest: dict[Request, int] = {}
         self._backoff = _Backoff()
         self._is_full = False
-        #: What was refused when it was submitted alone, and may be too large: others may be taken.
+        #: What was refused when it was submitted alone, because of a limit: others may be taken.
         self._refused: dict[Request, _Backoff] = {}
         #: The requests of which was told that they are refused for now; None: that the scheduler is silent.
         self._warned: set[Request | None] = set()
@@ -81,7 +78,7 @@ class Submitter:
 
     @property
     def held(self) -> int:
-        """Jobs that wait here because they may be too large; others can be submitted."""
+        """Jobs that wait here because of a limit that others need not meet."""
         return sum(job.request in self._refused for job in self._planned)
 
     def plan(self, jobs: Sequence[Job]) -> None:
@@ -151,8 +148,10 @@ class Submitter:
 
     def _next(self, now: float) -> list[Job]:
         """Take the jobs of one submission: of one name, and no more than there is room for."""
-        waiting = {request for request, backoff in self._refused.items() if backoff.until > now}
-        planned = [job for job in self._planned if job.request not in waiting]
+        planned = [job for job in self._planned if job.request not in self._refused]
+        if not planned:
+            due = {request for request, backoff in self._refused.items() if backoff.until <= now}
+            planned = [job for job in self._planned if job.request in due]
         jobs: list[Job] = next((list(group) for _, group in groupby(planned, lambda job: job.name)), [])
         limit = self._settings.max_jobs
         room = len(jobs) if limit is None else max(0, limit - self._in_queue())
@@ -229,18 +228,17 @@ class Submitter:
             refusal = Refusal.UNREACHABLE
         now = asyncio.get_running_loop().time()
         if refusal is Refusal.PERMANENT:
+            self._let_go(submission.request)
             self._refuse(jobs, str(outcome))
             return
-        about = submission.request if refusal is Refusal.TOO_MUCH else None
+        about = submission.request if refusal is Refusal.LIMIT else None
         log.log(logging.DEBUG if about in self._warned else logging.WARNING, "%s; it is tried again", outcome)
         self._warned.add(about)
-        if refusal in (Refusal.LIMIT, Refusal.TOO_MUCH):
+        if refusal is Refusal.LIMIT:
             if len(jobs) > 1:  # an array is taken whole or not at all
                 self._largest[submission.request] = len(jobs) // 2
-            elif refusal is Refusal.TOO_MUCH:
-                self._refused.setdefault(submission.request, _Backoff()).further(now)
-                self._backoff.pause(now)
             else:
+                self._refused.setdefault(submission.request, _Backoff()).further(now)
                 self._is_full = True
                 self._backoff.further(now)
             self._planned[:0] = [job for job in jobs if job.tasks]

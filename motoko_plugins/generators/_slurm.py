@@ -61,7 +61,7 @@ def limit_of(errors: str) -> Refusal | None:
     """What SLURM means that refuses a job because of the limits of an account or QOS; None: it does not."""
     if not _ANY_LIMIT.search(errors):
         return Refusal.PERMANENT if _TOO_LARGE.search(errors) else None
-    return Refusal.PERMANENT if _TOO_LARGE.search(errors) else Refusal.TOO_MUCH
+    return Refusal.PERMANENT if _TOO_LARGE.search(errors) else Refusal.LIMIT
 
 
 def _exit_code(wait_status: str) -> int | None:

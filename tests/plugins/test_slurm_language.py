@@ -137,7 +137,7 @@ def test_the_id_of_a_job(output: str, job_id: str) -> None:
         (
             "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit "
             "limit, user's size and/or time limits)",
-            Refusal.TOO_MUCH,
+            Refusal.LIMIT,
         ),
         (
             "sbatch: error: QOSMaxMemoryPerJob\nsbatch: error: Batch job submission failed: Job "
