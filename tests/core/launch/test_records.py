@@ -1,17 +1,10 @@
-"""What the launcher leaves with a run: directory, files, environment, entries. And single transactions."""
+"""What the launcher writes into a study: single transactions."""
 
 from __future__ import annotations
 
-import asyncio
-import getpass
-import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import BlackDynamite
 import pytest
 
 from motoko_core import lifecycle
@@ -24,76 +17,8 @@ from motoko_core.study.direct_runs import DirectRuns
 from motoko_core.study.runs import Runs, SessionRuns
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator
-from tests.conftest import TIMEOUT_S, create_tasks, set_state
-from tests.launching import entries_of, failure_of, launching, settled
-
-LAUNCH = """\
-env | grep ^BLACKDYNAMITE_ | sort
-cat settings.ini
-echo warning >&2
-"""
-SETTINGS = """\
-x = __BLACKDYNAMITE__x__
-machine = __BLACKDYNAMITE__machine_name__
-run = __BLACKDYNAMITE__run_id__ of __BLACKDYNAMITE__study__ in __BLACKDYNAMITE__run_path__
-other = __BLACKDYNAMITE__unknown__
-"""
-
-
-@pytest.fixture
-def configured(make_workflow: Callable[..., Workflow]) -> Iterator[Workflow]:
-    """A workflow whose study has a configuration file with variables."""
-    workflow = make_workflow(launch=LAUNCH, studies=("mult", "add"))
-    study = Path(workflow.mult.study_dir)
-    (study / "settings.ini").write_text(SETTINGS)
-    (study / "bd.yaml").write_text((study / "bd.yaml").read_text() + "config_files: [settings.ini]\n")
-    workflow = Workflow(workflow.config_path)
-    workflow.create(validated=True)
-    workflow.run_name = "w/1"
-    yield workflow
-    lifecycle.disconnect(workflow)
-
-
-async def test_a_run_gets_its_directory_its_files_and_its_environment(configured: Workflow) -> None:
-    async with launching(configured):
-        (run,) = create_tasks(configured, x=2.5)
-        (entries,) = await settled(configured, run)
-    directory = Path(configured.mult.study_dir) / "BD-mult-runs" / "run-1"
-    assert entries["run_path"] == str(directory)
-    assert entries["blackdynamite_version"] == BlackDynamite.__version__
-    assert os.access(directory / "launch.sh", os.X_OK)
-    assert {path.name for path in directory.iterdir()} >= {"launch.sh", "doIt.py", "settings.ini"}
-    schema = f"{getpass.getuser()}_mult"
-    assert (directory / "w_1.o1").read_text().splitlines() == [
-        f"BLACKDYNAMITE_HOST=zeo://{configured.mult.study_dir}",
-        "BLACKDYNAMITE_RUN_ID=1",
-        f"BLACKDYNAMITE_SCHEMA={schema}",
-        f"BLACKDYNAMITE_STUDY={schema}",
-        f"BLACKDYNAMITE_USER={getpass.getuser()}",
-        "x = 2.5",
-        "machine = localhost",
-        f"run = 1 of {schema} in {directory}",
-        "other = __BLACKDYNAMITE__unknown__",
-    ]
-    assert (directory / "w_1.e1").read_text() == "warning\n"
-
-    # BlackDynamite shows the run with the distributions that it was executed with.
-    shown = await asyncio.to_thread(
-        subprocess.run,
-        [shutil.which("canYouDigIt") or "canYouDigIt", "runs", "info", "--run_id", "1"],
-        cwd=configured.mult.study_dir,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert "state: FINISHED" in shown.stdout
-    assert f"pytest=={pytest.__version__}" in shown.stdout
-    assert "file #" in shown.stdout
-
-
-# --------------------------------------------------------------------------- single transactions
+from tests.conftest import create_tasks, set_state
+from tests.launching import entries_of, failure_of
 
 
 def run_id(reference: str) -> int:
