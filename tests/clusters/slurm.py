@@ -34,8 +34,7 @@ TIMEOUT_S = 60.0
 
 # Everything that has a period has the shortest. A command whose controller is down fails after
 # MessageTimeout - 1 s. The controller looks for time limits and forgets jobs in periods that nobody can set,
-# 30 s and 60 s: see `end_time_limit` and `forget_jobs`. A job that has not started within BatchStartTimeout
-# ends as NODE_FAIL; 10 s, the default, are not much on a busy machine.
+# 30 s and 60 s: see `end_time_limit` and `forget_jobs`.
 CONFIGURATION = """\
 ClusterName={name}
 SlurmctldHost={host}(127.0.0.1)
@@ -57,7 +56,6 @@ MailProg=/bin/true
 JobRequeue=1
 ReturnToService=2
 SlurmdTimeout=10
-BatchStartTimeout=30
 MessageTimeout=5
 KillWait=2
 MinJobAge={min_job_age_s}

@@ -83,14 +83,10 @@ async def test_300_runs_are_few_submissions(
     slurm_cluster.wrap("sbatch")
     runs = create_tasks(scripts, x=[float(x) for x in range(300)], label=executions.note)
     async with launching_on_slurm(scripts):
-        # (Three nodes of one machine execute them.)
-        ends = await settled(scripts, *runs, timeout_s=100)
-    # On a busy machine slurmd may not hear that it is to start a job; SLURM says so after a while.
-    failures = [failure_of(entries) for entries in ends if entries["state"] != "FINISHED"]
-    assert [f for f in failures if f["reason"] != "NODE_FAIL" or "had not begun" not in f["stderr"]] == []
-    assert len(failures) <= 3
+        ends = await settled(scripts, *runs)
+    assert [failure_of(entries) for entries in ends if entries["state"] != "FINISHED"] == []
     assert len(slurm_cluster.calls("sbatch")) <= 10
-    assert executions.counted() == [1] * (300 - len(failures))
+    assert executions.counted() == [1] * 300
 
 
 async def test_what_slurm_ends_says_why(
