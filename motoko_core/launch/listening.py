@@ -83,12 +83,12 @@ class Listeners:
                 continue
             task = job[1]
             found[task.run_id] = end, endings.told(end, task)
+            said = f": {end.message}" if end.message else ""
             if end.is_good:
                 good.append(task.task)
             elif end.again:
-                logger.info("%s is launched again%s", task.task, f": {end.message}" if end.message else "")
+                logger.info("%s is launched again%s", task.task, said)
             else:
-                said = f": {end.message}" if end.message else ""
                 logger.info("%s ended: exit code %s %s%s", task.task, end.exit_code, end.reason or "", said)
         if good:
             logger.info("done: %s", ", ".join(good))

@@ -59,9 +59,9 @@ def state(word: str) -> tuple[Phase, str | None]:
 
 def limit_of(errors: str) -> Refusal | None:
     """What SLURM means that refuses a job because of the limits of an account or QOS; None: it does not."""
-    if not _ANY_LIMIT.search(errors):
-        return Refusal.PERMANENT if _TOO_LARGE.search(errors) else None
-    return Refusal.PERMANENT if _TOO_LARGE.search(errors) else Refusal.LIMIT
+    if _TOO_LARGE.search(errors):
+        return Refusal.PERMANENT
+    return Refusal.LIMIT if _ANY_LIMIT.search(errors) else None
 
 
 def _exit_code(wait_status: str) -> int | None:
