@@ -17,6 +17,8 @@ _SPECIAL = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff\\']")
 # - TERM is meant for the run, which gets it too: schedulers signal every process of a job. This shell lives
 #   on and begins no other. `stopped` in the record tells that the run did not end by itself: if the scheduler
 #   starts the job again, the run is executed again.
+# - The signals come one after another, and this shell's may be the last: a busy machine has executed a run's
+#   processes to their end before. So a failure is no run's own before a second has passed.
 # - A job that was started again executes only what it has not ended before.
 _RUN = """\
 motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_stopped= motoko_warned=
@@ -42,9 +44,9 @@ motoko_run() {{
     code=$?
     (( code == 0 )) && return
     motoko_code=$code
-    if [[ -n $motoko_stopped && $(tail -n 1 -- "$record") == "ended $code" ]]; then
-        printf 'stopped by SIGTERM\\nended %s\\n' "$code" >> "$record"
-    fi
+    [[ $(tail -n 1 -- "$record") == "ended $code" ]] || return
+    [[ -n $motoko_stopped ]] || sleep 1
+    [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\\nended %s\\n' "$code" >> "$record"
 }}
 """
 

@@ -136,6 +136,23 @@ async def test_a_job_that_is_ended_says_how_its_run_ended(
     assert record(later) == ExitRecord(job="7_3", exit_code=0)
 
 
+async def test_a_run_whose_processes_are_ended_before_its_job_hears_of_it_is_executed_again(
+    runs: Runs, execute: Jobs
+) -> None:
+    """SLURM signals the processes of a job one after another, the job script last."""
+    task, later = runs(f"echo $$ > pid\n{WAITS}"), runs("true")
+    job = execute(script([task, later]))
+    await until((task.directory / "begun").exists)
+    os.kill(int((task.directory / "pid").read_text()), signal.SIGTERM)
+    await until(lambda: record(task) == ExitRecord(job="7_3", exit_code=-15))
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 143
+    assert record(later) is None
+    (task.directory / "end").touch()
+    assert execute(script([task, later])).wait(60) == 0
+    assert record(task) == ExitRecord(job="7_3", exit_code=0, starts=2)
+
+
 async def test_a_job_that_was_killed_executes_its_run_again_when_it_is_started_again(
     runs: Runs, execute: Jobs
 ) -> None:

@@ -28,9 +28,9 @@ motoko_run() {
     code=$?
     (( code == 0 )) && return
     motoko_code=$code
-    if [[ -n $motoko_stopped && $(tail -n 1 -- "$record") == "ended $code" ]]; then
-        printf 'stopped by SIGTERM\nended %s\n' "$code" >> "$record"
-    fi
+    [[ $(tail -n 1 -- "$record") == "ended $code" ]] || return
+    [[ -n $motoko_stopped ]] || sleep 1
+    [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\nended %s\n' "$code" >> "$record"
 }
 
 motoko_warn() {
