@@ -86,12 +86,13 @@ async def execute(
         return Outcome.not_started(words, error, is_short=is_short)
     talking = asyncio.ensure_future(process.communicate(stdin))
     try:
-        output, errors = await asyncio.wait_for(asyncio.shield(talking), timeout_s)
-    except asyncio.TimeoutError:
-        await _kill(process, talking)
-        said = talking.result()[1].decode(errors="replace").strip() if _has_ended(talking) else ""
-        why = f"no answer within {timeout_s:g} s" + (f"; it said: {said}" if said else "")
-        return Outcome(command=words, code=None, errors=why)
+        await asyncio.wait({talking}, timeout=timeout_s)
+        if not talking.done():
+            await _kill(process, talking)
+            said = talking.result()[1].decode(errors="replace").strip() if _has_ended(talking) else ""
+            why = f"no answer within {timeout_s:g} s" + (f"; it said: {said}" if said else "")
+            return Outcome(command=words, code=None, errors=why)
+        output, errors = talking.result()
     finally:
         if process.returncode is None or not talking.done():
             await _kill(process, talking)

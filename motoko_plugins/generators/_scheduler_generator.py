@@ -22,6 +22,7 @@ from motoko_plugins.generators._scheduler_follow import Follower
 from motoko_plugins.generators._scheduler_jobs import Job, Stage, is_forbidden
 from motoko_plugins.generators._scheduler_queries import Queries
 from motoko_plugins.generators._scheduler_submit import Submitter
+from motoko_plugins.generators._waiting import wait_until_set
 
 log = logging.getLogger(__name__)
 
@@ -378,8 +379,7 @@ class SchedulerGenerator(JobGenerator):
         while wanted & self._by_tag.keys() and loop.time() < deadline:
             self._some_ended.clear()
             self._follower.look_soon()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._some_ended.wait(), min(1.0, max(0.0, deadline - loop.time())))
+            await wait_until_set(self._some_ended, min(1.0, max(0.0, deadline - loop.time())))
         if self._jobs:
             self._follower.look_soon()
 

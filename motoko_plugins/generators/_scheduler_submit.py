@@ -14,6 +14,7 @@ from motoko_plugins.generators._commands import Outcome, execute, script_file
 from motoko_plugins.generators._job_script import to_bytes
 from motoko_plugins.generators._scheduler import Refusal, Request, Scheduler, Settings, Submission
 from motoko_plugins.generators._scheduler_jobs import Job, Stage
+from motoko_plugins.generators._waiting import wait_until_set
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +142,7 @@ class Submitter:
             dues = [self._backoff.until, *(backoff.until for backoff in self._refused.values())]
             due = min((due for due in dues if due > now), default=None)
             timeout = due - now if due is not None and self._planned else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
-            except asyncio.TimeoutError:
-                continue
+            await wait_until_set(self._wake, timeout)
 
     def _next(self, now: float) -> list[Job]:
         """Take the jobs of one submission: of one name, and no more than there is room for."""

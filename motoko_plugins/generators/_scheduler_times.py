@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from motoko_plugins.generators._waiting import wait_until_set
+
 #: How long the scheduler may be silent between two questions, at most.
 _SILENCE_S = 60.0
 #: The exit records are looked at for a twentieth of the time at most: directories may be far away.
@@ -49,10 +51,7 @@ class Times:
         """
         self._wake.clear()
         due = None if for_jobs else min(self._records_due, self._queue_due) - _now()
-        try:
-            await asyncio.wait_for(self._wake.wait(), due)
-        except asyncio.TimeoutError:
-            return
+        await wait_until_set(self._wake, due)
 
     # ------------------------------------------------------------------ earlier
 

@@ -293,9 +293,11 @@ class BashGenerator(JobGenerator):
             if not (rest := living(groups_of([job.task.tag for job in wanted]))):
                 break
             await stop_groups(rest, 0)
-        with suppress(asyncio.TimeoutError):
-            over = asyncio.gather(*(job.over.wait() for job in jobs))
-            await asyncio.wait_for(over, _LAST_WORDS_S)
+        over = asyncio.gather(*(job.over.wait() for job in jobs))
+        try:
+            await asyncio.wait({over}, timeout=_LAST_WORDS_S)
+        finally:
+            over.cancel()
 
     async def close(self) -> None:
         """Stop following; the jobs go on, and another generator can adopt them."""
