@@ -28,7 +28,7 @@ from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
 from tests.proxy import Proxied, Proxy
 
-pytest_plugins = ["tests.clusters.skipping", "tests.clusters.slurm"]
+pytest_plugins = ["tests.clusters.skipping", "tests.clusters.fixtures"]
 
 # An assertion that fails in a helper module shows its values, as one in a test does.
 pytest.register_assert_rewrite("tests.core")

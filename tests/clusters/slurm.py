@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.clusters import reaper, wrapper
-from tests.clusters.skipping import require
 
 NODES = ("node1", "node2", "node3")
 
@@ -53,6 +53,8 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc={directory}/jobcomp.txt
 MailProg=/bin/true
+FirstJobId=1
+DebugFlags=NO_CONF_HASH
 JobRequeue=1
 ReturnToService=2
 SlurmdTimeout=10
@@ -157,13 +159,9 @@ class SlurmCluster:
         assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
-    def stop_controller(self, *, kill: bool = False) -> None:
-        """Stop slurmctld; jobs go on.
-
-        :param kill: it does not save its state first: when it is there again, what it did within the last 5 s
-            has not been. A job that had been started then is started once more.
-        """
-        self._end("slurmctld", signal.SIGKILL if kill else signal.SIGTERM)
+    def stop_controller(self) -> None:
+        """Stop slurmctld; jobs go on."""
+        self._end("slurmctld", signal.SIGTERM)
 
     def start_controller(self) -> None:
         """Start slurmctld with the state that it saved; return when it answers."""
@@ -223,11 +221,17 @@ class SlurmCluster:
         self.run("scontrol", "update", f"JobId={job}", "EndTime=now")
 
     def forget_jobs(self) -> None:
-        """Have the controller forget every job, as if it had been long ago; those that run are killed."""
+        """Have the controller forget every job, as if it had been long ago; those that run are killed.
+
+        The ids go on: a node refuses a job with the id of one that has ended there within a minute or two, or
+        has just been killed, and the controller takes it for running.
+        """
+        (next_id,) = re.findall(r"NEXT_JOB_ID\s*=\s*(\d+)", self.run("scontrol", "show", "config"))
         self.stop_controller()
+        text = re.sub(r"(?m)^FirstJobId=.*", f"FirstJobId={next_id}", self.configuration.read_text())
+        self.configuration.write_text(text)
         for path in (self.directory / "state").glob("job_state*"):
             path.unlink()
-        self._last_job = 0
         self.start_controller()
 
     def reset(self) -> None:
@@ -293,12 +297,13 @@ class SlurmCluster:
         while not condition():
             if time.monotonic() > end:
                 what = what if isinstance(what, str) else what()
-                pytest.fail(f"SLURM: not so after {TIMEOUT_S:.0f} s: {what}\n{self._logs()}")
+                pytest.fail(f"SLURM: not so after {TIMEOUT_S:.0f} s: {what}\n{self.logs()}")
             time.sleep(0.05)
 
-    def _logs(self) -> str:
+    def logs(self) -> str:
+        """What the daemons have written last."""
         paths = [*self.directory.glob("*.log"), *self.directory.glob("*.out")]
-        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-1500:]}" for path in paths)
+        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in paths)
 
 
 def claim_ports() -> tuple[socket.socket, int]:
@@ -319,25 +324,3 @@ def claim_ports() -> tuple[socket.socket, int]:
         else:
             return claim, port
     raise AssertionError("no free ports for a SLURM cluster between 17000 and 32000")
-
-
-@pytest.fixture(scope="session")
-def _slurm_cluster() -> Iterator[SlurmCluster]:
-    """One cluster per test process: damage that a test does to its own does not reach the others."""
-    cluster = SlurmCluster()
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture
-def slurm_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlurmCluster]:
-    """A SLURM cluster, up and without jobs; this process and what it starts are clients of it."""
-    require("SLURM", *PROGRAMS, path=PATH)
-    cluster: SlurmCluster = request.getfixturevalue("_slurm_cluster")
-    for name, value in cluster.environment.items():
-        monkeypatch.setenv(name, value)
-    yield cluster
-    cluster.reset()

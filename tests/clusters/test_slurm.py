@@ -66,6 +66,8 @@ def test_the_controller_forgets_jobs(slurm_cluster: SlurmCluster) -> None:
     slurm_cluster.wait_for_jobs(lambda _: state_of(slurm_cluster, job) == "COMPLETED")
     slurm_cluster.forget_jobs()
     assert slurm_cluster.jobs() == []
+    later = submit(slurm_cluster, "true")
+    assert int(later) == int(job) + 1  # the node would not execute another one with the id that it knows
 
 
 SCRIPT = """
