@@ -35,9 +35,13 @@ TAG_VARIABLE = "MOTOKO_TAG"
 #: A bash function for job scripts: ``motoko_execute TAG DIRECTORY SCRIPT STDOUT STDERR JOB``. It executes a
 #: run's script, keeps the record and answers the script's exit code; 126: the directory is out of reach;
 #: 125: another job has executed it, and it is not executed again. ``JOB`` names this job; one that the
-#: scheduler starts again under the same name may execute again.
+#: scheduler starts again under the same name executes what has not ended, or is to begin ``again``.
+#: ``motoko_ended`` is set if the script has said its exit code.
 #:
 #: - An empty record is that of another job which is just beginning.
+#: - Jobs are signalled at any moment: bash itself makes and reads the record, for a command that it starts
+#:   could die of that, and what it leaves unsaid be taken for an answer.
+#: - Whose trap has set ``motoko_stopped`` is called (``motoko_stop``) when the script's process id is known.
 #: - A second shell waits for the script. It outlives signals to the whole job, and tells how the script
 #:   ended. (A ``wait`` in the job script tells the signal that a trap of the job script has caught, and some
 #:   versions of bash forget the script's code then.) The script's process id is in ``motoko_pid``, for such
@@ -47,23 +51,41 @@ TAG_VARIABLE = "MOTOKO_TAG"
 #: - What a shell starts in the background ignores SIGINT and SIGQUIT, and no script could change that.
 #: - A record whose last line was cut off (its machine died) gets a line end before it goes on.
 EXECUTE = f"""\
+motoko_look() {{
+    local line
+    motoko_first= motoko_last= motoko_interrupted=
+    while IFS= read -r line || [[ -n $line ]]; do
+        [[ -n $motoko_first ]] || motoko_first=$line
+        case $line in
+        "started "* | again) motoko_last=$line motoko_interrupted= ;;
+        "ended "*) motoko_last=$line ;;
+        "stopped "*) motoko_interrupted=1 ;;
+        esac
+    done < "$1"
+}}
+
 motoko_execute() {{
-    local record="{PREFIX}$1" code
+    local record="{PREFIX}$1" code is_new=
+    motoko_ended=
     cd -- "$2" || return 126
-    if (set -o noclobber; : > "$record") 2>/dev/null; then
+    set -o noclobber
+    {{ true > "$record" && is_new=1; }} 2>/dev/null
+    set +o noclobber
+    if [[ -n $is_new ]]; then
         if ! printf 'started %s\\n' "$6" >> "$record"; then
             rm -f -- "$record"
             return 126
         fi
-    elif [[ $(head -n 1 -- "$record") == "started $6" && $(tail -n 1 -- "$record") != ended* ]]; then
-        printf '\\nstarted %s\\n' "$6" >> "$record" || return 126
-    elif [[ -e $record ]]; then
-        return 125
-    else
+    elif [[ ! -e $record ]] || ! motoko_look "$record"; then
         return 126
+    elif [[ $motoko_first == "started $6" && $motoko_last == @("started "*|again) ]]; then
+        printf '\\nstarted %s\\n' "$6" >> "$record" || return 126
+    else
+        return 125
     fi
     exec {{motoko_pipe}}< <(
         trap - INT QUIT
+        [[ -z ${{motoko_canary-}} ]] || exec {{motoko_canary}}<&-
         exec bash -c '
             trap : HUP INT QUIT TERM USR1 USR2
             (printf "%s\\n" "$BASHPID"; {TAG_VARIABLE}=$1 exec bash "./$2" < /dev/null > "$3" 2> "$4")
@@ -73,7 +95,8 @@ motoko_execute() {{
         ' motoko "$1" "$3" "$4" "$5" 2>> "$record"
     )
     read -r motoko_pid <&"$motoko_pipe" || motoko_pid=
-    read -r code <&"$motoko_pipe" || code=137
+    [[ -z ${{motoko_stopped-}} ]] || motoko_stop
+    if read -r code <&"$motoko_pipe"; then motoko_ended=1; else code=137; fi
     motoko_pid=
     exec {{motoko_pipe}}<&-
     return "$code"
@@ -157,14 +180,19 @@ def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     lines = [line for line in text.split("\n")[:-1] if line]  # what has no line end is not all there yet
-    starts = [number for number, line in enumerate(lines) if line.startswith("started ")]
-    if not starts:
+    jobs = [line.removeprefix("started ") for line in lines if line.startswith("started ")]
+    if not jobs:
         return None
     code: int | None = None
-    *messages, last = lines[starts[-1] + 1 :] or [""]
-    if last.startswith("ended "):
-        with suppress(ValueError):
-            code = int(last.removeprefix("ended "))
-            code = 128 - code if messages and code > 128 else code
-    job = lines[starts[0]].removeprefix("started ")
-    return ExitRecord(job=job, starts=len(starts), exit_code=code)
+    has_messages = False
+    for line in lines:
+        if line.startswith("started ") or line == "again":
+            code, has_messages = None, False
+        elif line.startswith("ended "):
+            with suppress(ValueError):
+                code = int(line.removeprefix("ended "))
+        else:
+            has_messages = True
+    if code is not None and code > 128 and has_messages:
+        code = 128 - code
+    return ExitRecord(job=jobs[0], starts=len(jobs), exit_code=code)

@@ -161,7 +161,7 @@ class Launcher:
         end = Shutdown(self.managers, self._in_hand, self._listeners, self._writer, self._turns, self._wake)
         await end.settle()
         if not self.keep_jobs:
-            await end.let_end(list(self._feeds.values()))
+            await end.let_end(self._feeds)
             await end.stop_jobs()
 
     def _take_in(self) -> None:

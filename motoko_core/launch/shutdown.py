@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from motoko_core.launch.listening import Listeners
 from motoko_core.launch.service import InHand
 from motoko_core.launch.writing import Turns, Writer
 from motoko_core.states import is_active
+from motoko_core.study.threads import in_thread
 
 if TYPE_CHECKING:
     from motoko_core.study.feed import ChangeFeed
@@ -65,23 +67,23 @@ class Shutdown:
                 settle = partial(endings.settle, ends=found, has_stopped=self._stopped.__contains__)
                 await self._write(manager, "settle", settle)
 
-    async def let_end(self, feeds: Sequence[ChangeFeed]) -> None:
+    async def let_end(self, feeds: Mapping[TaskManager, ChangeFeed]) -> None:
         """Wait for the jobs whose runs are over already: their scripts are about to exit.
 
         :param feeds: of the studies.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + _GRACE_S
-        current = [asyncio.ensure_future(feed.current()) for feed in feeds]
+        current = [asyncio.ensure_future(_look(manager, feed)) for manager, feed in feeds.items()]
         await asyncio.wait(current, timeout=_GRACE_S)
         for waiting in current:
             waiting.cancel()
         while True:
+            self._wake.clear()
             await self.settle()
             over = [task for manager, task in self._in_hand.tasks() if _is_over(manager, task)]
             if not over or loop.time() >= end:
                 return
-            self._wake.clear()
             waker = asyncio.ensure_future(self._wake.wait())
             await asyncio.wait({waker}, timeout=end - loop.time())
             waker.cancel()
@@ -133,6 +135,14 @@ class Shutdown:
             await self._writer.write(manager, what, work)
         except (ClientDisconnected, DatabaseFault) as error:
             self._turns.give_up(manager, error)
+
+
+async def _look(manager: TaskManager, feed: ChangeFeed) -> None:
+    """Have all in the index that is in the database now: its news may be under way when whoever has got them
+    before stops the launcher. A server's answer comes after them."""
+    with suppress(ClientDisconnected):
+        await in_thread(manager.database.ping)
+    await feed.current()
 
 
 def _is_over(manager: TaskManager, task: LaunchTask) -> bool:

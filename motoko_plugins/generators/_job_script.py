@@ -14,29 +14,44 @@ from motoko_core.interfaces import EXECUTE, LaunchTask
 
 _SPECIAL = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff\\']")
 
-# - TERM is meant for the run, which gets it too: schedulers signal every process of a job. This shell lives
-#   on and begins no other. `stopped` in the record tells that the run did not end by itself: if the scheduler
-#   starts the job again, the run is executed again.
-# - The signals come one after another, and this shell's may be the last: a busy machine has executed a run's
-#   processes to their end before. So a failure is no run's own before a second has passed.
+# - TERM is meant for the run. This shell lives on and begins no other. `stopped` in the record tells that the
+#   run did not end by itself: if the scheduler starts the job again, the run is executed again.
+# - Some schedulers signal every process of a job; SLURM with cgroups signals this shell alone, but for sites
+#   that have set SignalChildrenProcesses (https://slurm.schedmd.com/cgroup.conf.html). A process that does
+#   nothing, the canary, tells which: if it outlives the signal by a second, the run has not got it either.
+# - Signals come one after another, and this shell's may be the last: a busy machine has executed a run's
+#   processes to their end before. So a failure is no run's own unless the canary outlives it by a second.
 # - A job that was started again executes only what it has not ended before.
 _RUN = """\
-motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_stopped= motoko_warned=
-trap 'motoko_stopped=1' TERM
+motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_record= motoko_stopped= motoko_warned=
+exec {{motoko_canary}}< <(echo "$BASHPID"; exec sleep 2147483647)
+read -r motoko_canary_pid <&"$motoko_canary"
+trap 'kill -s KILL "$motoko_canary_pid" 2>/dev/null' EXIT
+trap 'motoko_stopped=1; [[ -z $motoko_pid ]] || motoko_stop' TERM
+
+motoko_stop() {{
+    printf 'stopped by SIGTERM\\n' >> "$motoko_record"
+    motoko_is_heard || motoko_pass_on
+}}
+
+motoko_is_heard() {{
+    read -r -t 1 <&"$motoko_canary"
+    (( $? <= 128 ))
+}}
 
 motoko_run() {{
-    local record="$2/.motoko-$1" code
+    local code
+    motoko_record="$2/.motoko-$1"
     if [[ -n $motoko_failed ]]; then
-        printf '%s\\n' "$motoko_failed" > "$5"
+        [[ -e $motoko_record ]] || printf '%s\\n' "$motoko_failed" > "$5"
         motoko_code=127
         return
     elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
         motoko_code=143
         return
-    elif [[ -s $record && $(head -n 1 -- "$record") == "started $motoko_job" &&
-            $(grep -E '^(started|stopped) ' -- "$record" | tail -n 1) == stopped* &&
-            $(tail -n 1 -- "$record") != "ended 0" ]]; then
-        echo again >> "$record"
+    elif [[ -e $motoko_record ]] && motoko_look "$motoko_record" && [[ -n $motoko_interrupted &&
+            $motoko_first == "started $motoko_job" && $motoko_last == "ended "[1-9]* ]]; then
+        printf '\\nagain\\n' >> "$motoko_record"
     fi
     export {submit_directory}=$2
     motoko_begun=1
@@ -44,9 +59,44 @@ motoko_run() {{
     code=$?
     (( code == 0 )) && return
     motoko_code=$code
-    [[ $(tail -n 1 -- "$record") == "ended $code" ]] || return
-    [[ -n $motoko_stopped ]] || sleep 1
-    [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\\nended %s\\n' "$code" >> "$record"
+    [[ -n $motoko_ended ]] || return
+    [[ -n $motoko_stopped ]] || ! motoko_is_heard || motoko_stopped=1
+    [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\\n' >> "$motoko_record"
+}}
+
+motoko_tree() {{
+    local status key value pid ancestor
+    for status in /proc/[0-9]*/status; do
+        pid=${{status//[!0-9]/}}
+        while read -r key value _; do
+            case $key in
+            Name:) names[$pid]=$value ;;
+            PPid:) parents[$pid]=$value ;;
+            SigCgt:) (( 16#$value >> ($1 - 1) & 1 )) && caught[$pid]=1 ;;
+            esac
+        done < "$status"
+    done 2>/dev/null
+    for pid in "${{!parents[@]}}"; do
+        ancestor=$pid
+        while [[ -n $ancestor && $ancestor != "$motoko_pid" ]]; do ancestor=${{parents[$ancestor]-}}; done
+        [[ -z $ancestor ]] || tree[$pid]=1
+    done
+}}
+
+motoko_pass_on() {{
+    local pid ancestor
+    local -A names=() parents=() caught=() tree=() spared=()
+    motoko_tree 15
+    for pid in "${{!tree[@]}}"; do
+        ancestor=$pid
+        while [[ -n ${{caught[$pid]-}} && $ancestor != "$motoko_pid" ]]; do
+            ancestor=${{parents[$ancestor]}}
+            [[ -n ${{caught[$ancestor]-}} ]] || spared[$ancestor]=1
+        done
+    done
+    for pid in "${{!tree[@]}}"; do
+        [[ -n ${{spared[$pid]-}} ]] || kill -s TERM "$pid" 2>/dev/null
+    done
 }}
 """
 
@@ -54,26 +104,15 @@ motoko_run() {{
 # - Programs that start others on many nodes catch it to pass it on, to whoever it may kill.
 _WARN = """\
 motoko_warn() {
-    local number=$(kill -l "$1") status key value pid ancestor
-    local -A names=() parents=() caught=()
+    local pid
+    local -A names=() parents=() caught=() tree=()
     motoko_warned=1
     [[ -n $motoko_pid ]] || return
-    for status in /proc/[0-9]*/status; do
-        pid=${status//[!0-9]/}
-        while read -r key value _; do
-            case $key in
-            Name:) names[$pid]=$value ;;
-            PPid:) parents[$pid]=$value ;;
-            SigCgt:) caught[$pid]=$value ;;
-            esac
-        done < "$status"
-    done 2>/dev/null
-    for pid in "${!caught[@]}"; do
-        (( 16#${caught[$pid]} >> (number - 1) & 1 )) || continue
+    motoko_tree "$(kill -l "$1")"
+    for pid in "${!tree[@]}"; do
+        [[ -n ${caught[$pid]-} ]] || continue
         [[ ${names[$pid]} != @(srun|mpirun|mpiexec*|orterun|prterun|prun) ]] || continue
-        ancestor=$pid
-        while [[ -n $ancestor && $ancestor != "$motoko_pid" ]]; do ancestor=${parents[$ancestor]-}; done
-        [[ -z $ancestor ]] || kill -s "$1" "$pid" 2>/dev/null
+        kill -s "$1" "$pid" 2>/dev/null
     done
 }
 """

@@ -63,6 +63,8 @@ class Follower:
         self._times = Times(settings.poll_interval_s)
         self._unknown_words: set[str] = set()
         self._noticed: set[str] = set()
+        #: Tag of a run that neither has a record nor can be kept from getting one -> since when.
+        self._undecided: dict[str, float] = {}
         self._lost: dict[str, set[str]] = defaultdict(set)
 
     def look_soon(self, *, at_once: bool = False) -> None:
@@ -135,6 +137,7 @@ class Follower:
         self, job: Job, task: LaunchTask, record: ExitRecord | None, seen: Seen | None, message: str = ""
     ) -> None:
         self._noticed.discard(task.tag)
+        self._undecided.pop(task.tag, None)
         if is_forbidden(record) and len(job.tasks) == 1 and job.over_since is None:
             job.kills = True  # it may wait in the queue, for nothing
         cancelled = task.tag in (job.unwanted if is_forbidden(record) else job.cancelled)
@@ -251,10 +254,14 @@ class Follower:
                 continue
             elif code is None and self._may_come(job, now):
                 self._times.ask_within(self._times.short_s)
-            elif is_passed and record is None and not forbid(task):
+            elif is_passed and record is None and not self._is_decided(task, now):
                 self._times.ask_within(self._times.short_s)  # its record has come this moment
             # (What a job has passed by, for want of its directory, say, the next one would pass by, too.)
-            elif not is_passed and self._goes_again(job, task, record, seen):
+            elif (
+                not is_passed
+                and self._goes_again(job, task, record, seen)
+                and not self._is_unclear(task, now)
+            ):
                 again.append(task)
             else:
                 message = f"{self._scheduler.title} says of job {seen.job_id}: {seen.word}"
@@ -270,9 +277,26 @@ class Follower:
         """Have runs launched again that a job leaves behind: under their tags, nobody executes them now."""
         # (What cannot be kept from beginning now is looked at again.)
         never = await asyncio.to_thread(lambda: [t for t in tasks if forbid(t) or t.tag in records])
+        now = asyncio.get_running_loop().time()
+        for task in tasks:
+            if task not in never:
+                self._undecided.setdefault(task.tag, now)
         message = f"{self._scheduler.title} has ended job {', '.join(sorted(job.job_ids))} before"
         for task in never:
+            self._undecided.pop(task.tag, None)
             self._end(job, task, Ended(tag=task.tag, exit_code=None, again=True, message=message))
+
+    def _is_decided(self, task: LaunchTask, now: float) -> bool:
+        """Whether a run without a record never begins under its tag, or nobody will tell any more."""
+        if self._is_unclear(task, now) or forbid(task):
+            return True
+        self._undecided.setdefault(task.tag, now)
+        return False
+
+    def _is_unclear(self, task: LaunchTask, now: float) -> bool:
+        """Whether it has been tried for long enough: the record of a job that was killed as it began stays
+        empty, and a run directory may be read-only for good."""
+        return now - self._undecided.get(task.tag, now) >= self._settings.lost_after_s
 
     def _may_come(self, job: Job, now: float) -> bool:
         """Whether a record may still be on its way here, over a network file system."""
@@ -315,9 +339,9 @@ class Follower:
             if job.unread_since is None:
                 self._retry(job)
             return
-        if record is None and not forbid(task):
+        if record is None and not self._is_decided(task, now):
             return  # it has begun just now
-        if had_not_begun:
+        if had_not_begun and not self._is_unclear(task, now):
             message = f"{self._scheduler.title} does not know its job any more, which has executed others"
             self._end(job, task, Ended(tag=task.tag, exit_code=None, again=True, message=message))
             return

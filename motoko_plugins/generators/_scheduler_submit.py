@@ -91,6 +91,8 @@ class Submitter:
             job.has_begun = job.kills = job.waits = job.was_dropped = False
             job.killed_at = float("-inf")
         self._planned += jobs
+        if self._is_full and any(job.request not in self._refused for job in jobs):
+            self._backoff.ease(asyncio.get_running_loop().time())
         self._wake.set()
 
     def plan_again(self, job: Job) -> None:

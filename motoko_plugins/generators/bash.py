@@ -293,11 +293,12 @@ class BashGenerator(JobGenerator):
             if not (rest := living(groups_of([job.task.tag for job in wanted]))):
                 break
             await stop_groups(rest, 0)
-        over = asyncio.gather(*(job.over.wait() for job in jobs))
-        try:
-            await asyncio.wait({over}, timeout=_LAST_WORDS_S)
-        finally:
-            over.cancel()
+        if over := [asyncio.ensure_future(job.over.wait()) for job in jobs]:
+            try:
+                await asyncio.wait(over, timeout=_LAST_WORDS_S)
+            finally:
+                for waiting in over:
+                    waiting.cancel()
 
     async def close(self) -> None:
         """Stop following; the jobs go on, and another generator can adopt them."""

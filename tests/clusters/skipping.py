@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have two clusters at most at once, however many test processes there are; they mostly wait."""
     for item in items:
         if "slurm_cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(f"SLURM in {item.path.parent.name}"))
+            is_plugin = item.path.parent.name == "plugins"
+            item.add_marker(pytest.mark.xdist_group(f"SLURM, {'plugins' if is_plugin else 'workflows'}"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

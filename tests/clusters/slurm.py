@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -303,7 +304,9 @@ class SlurmCluster:
     def logs(self) -> str:
         """What the daemons have written last."""
         paths = [*self.directory.glob("*.log"), *self.directory.glob("*.out")]
-        return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in paths)
+        with suppress(FileNotFoundError):  # it is being taken down
+            return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in paths)
+        return ""
 
 
 def claim_ports() -> tuple[socket.socket, int]:

@@ -248,12 +248,14 @@ async def test_many_jobs_are_asked_for_a_few_at_a_time(
     assert "did not end well" not in caplog.text
 
 
-async def test_a_mistake_in_what_follows_the_jobs_is_told(scheduler: Path, task: LaunchTask) -> None:
+async def test_a_mistake_in_what_follows_the_jobs_is_told(scheduler: Path, tmp_path: Path) -> None:
+    task = write_task(tmp_path / "run-7", "until [ -e end ]; do sleep 0.05; done\n")
     generator = sge().generator
     generator._status_command = 5  # type: ignore[attr-defined]
     await generator.submit([task])
     with pytest.raises(TypeError, match="not iterable"):
         await asyncio.wait_for(anext(generator.ended()), TIMEOUT_S)
+    (task.directory / "end").touch()
     await generator.close()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from motoko_core.errors import ConfigError
-from motoko_core.interfaces import LaunchTask
+from motoko_core.interfaces import EXECUTE, LaunchTask
 from motoko_plugins.generators._pbs import Pbs
 from motoko_plugins.generators._pbs_options import PbsOptions
 from motoko_plugins.generators._scheduler import Phase, Refusal, Submission
@@ -62,7 +62,7 @@ def test_the_job_script() -> None:
     pbs = Pbs(PbsOptions(options=["-q long", "-l walltime=1:00:00"], module=["gcc", "mpi/4 beta"]))
     script = pbs.script(submission(pbs, make_task(7, nproc=16), make_task(8, nproc=16)))
     # What is the same in the scripts of all schedulers is tested with them.
-    head, _, rest = script.partition("motoko_execute() {")
+    head, _, rest = script.partition(EXECUTE)
     assert f"{head.rstrip()}\n...\n{rest[rest.index('motoko_modules gcc') :]}" == GOLDEN
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from motoko_core.interfaces import ExitRecord, LaunchTask, exit_record_path, read_exit_record
@@ -25,6 +26,15 @@ signal.signal(signal.SIGUSR1, lambda number, frame: pathlib.Path("warned").touch
 pathlib.Path("begun").touch()
 while not pathlib.Path("end").exists():
     time.sleep(0.05)
+"""
+
+
+SAVES = """\
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda number, frame: (pathlib.Path("warned").touch(), sys.exit()))
+pathlib.Path("begun").touch()
+while True:
+    signal.pause()
 """
 
 
@@ -67,6 +77,11 @@ def execute() -> Iterator[Jobs]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def has_ended(task: LaunchTask) -> bool:
+    found = record(task)
+    return found is not None and found.exit_code is not None
 
 
 def record(task: LaunchTask) -> ExitRecord | None:
@@ -141,15 +156,59 @@ async def test_a_run_whose_processes_are_ended_before_its_job_hears_of_it_is_exe
 ) -> None:
     """SLURM signals the processes of a job one after another, the job script last."""
     task, later = runs(f"echo $$ > pid\n{WAITS}"), runs("true")
-    job = execute(script([task, later]))
+    job = execute(script([task, later]).replace("-t 1 ", "-t 60 "))
     await until((task.directory / "begun").exists)
     os.kill(int((task.directory / "pid").read_text()), signal.SIGTERM)
-    await until(lambda: record(task) == ExitRecord(job="7_3", exit_code=-15))
+    await until(lambda: has_ended(task))
+    for process in psutil.Process(job.pid).children():
+        process.terminate()
+    await until(lambda: "stopped" in exit_record_path(task.directory, task.tag).read_text())
     job.send_signal(signal.SIGTERM)
     assert job.wait(60) == 143
     assert record(later) is None
     (task.directory / "end").touch()
     assert execute(script([task, later])).wait(60) == 0
+    assert record(task) == ExitRecord(job="7_3", exit_code=0, starts=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (WAITS, -15),
+        (f"trap 'exit 4' TERM\n{WAITS}", 4),
+        ("python aware.py\ncode=$?\n[[ -e warned ]] && exit $code", 0),  # its shell does not die before it
+    ],
+)
+async def test_a_job_that_hears_alone_that_it_is_to_end_tells_its_run(
+    runs: Runs, execute: Jobs, text: str, code: int
+) -> None:
+    """So does SLURM signal jobs where it follows them by cgroups."""
+    task, later = runs(text), runs("true")
+    (task.directory / "aware.py").write_text(SAVES)
+    job = execute(script([task, later]))
+    await until((task.directory / "begun").exists)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 143
+    assert record(task) == ExitRecord(job="7_3", exit_code=code)
+    assert record(later) is None
+
+
+async def test_a_run_that_is_killed_because_it_did_not_end_is_executed_again(
+    runs: Runs, execute: Jobs
+) -> None:
+    task = runs(f"trap '' TERM\necho $$ > pid\n{WAITS}")
+    job = execute(script([task]))
+    await until((task.directory / "begun").exists)
+    os.killpg(job.pid, signal.SIGTERM)
+    await until(lambda: "stopped" in exit_record_path(task.directory, task.tag).read_text())
+    job.send_signal(signal.SIGSTOP)  # it is killed before it sees that its run was
+    os.kill(int((task.directory / "pid").read_text()), signal.SIGKILL)
+    await until(lambda: has_ended(task))
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait(60)
+    assert record(task) == ExitRecord(job="7_3", exit_code=-9)
+    (task.directory / "end").touch()
+    assert execute(script([task])).wait(60) == 0
     assert record(task) == ExitRecord(job="7_3", exit_code=0, starts=2)
 
 

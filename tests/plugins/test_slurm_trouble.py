@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from motoko_core.interfaces import exit_record_path, forbid_execution
-from motoko_plugins.generators import _scheduler_generator
+from motoko_plugins.generators import _scheduler_generator, _scheduler_submit
 from tests.clusters.slurm import SlurmCluster
 from tests.plugins.scheduling import TIMEOUT_S, Runs, following, runs, slurm, until
 
@@ -144,6 +144,22 @@ async def test_a_run_that_the_site_never_allows_keeps_no_other_back(
         assert [end.reason for end in await ends(large)] == ["CANCELLED"]
 
 
+async def test_what_comes_after_a_run_that_is_never_allowed_is_submitted_soon(
+    slurm_cluster: SlurmCluster, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_scheduler_submit, "_BACKOFF_S", (1000.0, 1000.0))
+    refuse = "echo 'Batch job submission failed: Job violates accounting/QOS policy (job submit limit)' >&2; exit 1"
+    slurm_cluster.wrap("sbatch", before=refuse)
+    refused, allowed = runs("", options={"slurm_options": ["time=9"]}), runs(COUNTS)
+    generator = slurm()
+    async with following(generator) as ends:
+        await generator.submit([refused])
+        slurm_cluster.wrap("sbatch")
+        monkeypatch.setattr(_scheduler_submit, "_BACKOFF_S", (0.01, 1000.0))
+        await generator.submit([allowed])
+        assert [end.exit_code for end in await ends(allowed)] == [0]
+
+
 async def test_a_failure_does_not_wait_for_a_second_job_of_the_same_run(
     slurm_cluster: SlurmCluster, runs: Runs
 ) -> None:
@@ -192,6 +208,30 @@ async def test_a_run_that_its_job_has_passed_by_is_not_launched_again(
             (3, False),  # the job's
             (3, False),
         ]
+
+
+async def test_a_run_whose_record_stays_empty_ends(slurm_cluster: SlurmCluster, runs: Runs) -> None:
+    """Its job was killed when it had just made it."""
+    first, *_ = batch = [runs(COUNTS, options={"slurm_options": ["hold"]}) for _ in range(3)]
+    single = runs(WAITS)
+    generator, later = slurm(runs_per_job=3, lost_after_s=1), slurm(lost_after_s=1)
+    async with following(generator) as ends:
+        (answer, *_) = await generator.submit(batch)
+        exit_record_path(first.directory, first.tag).touch()
+        slurm_cluster.run("scontrol", "release", (answer.handle or {})["job"])
+        assert [(end.exit_code, end.again) for end in await ends(*batch)] == [
+            (125, False),
+            (0, False),
+            (0, False),
+        ]
+        (answer,) = await generator.submit([single])
+        await until(lambda: sum(executions(runs)) == 3)
+    exit_record_path(single.directory, single.tag).write_text("")
+    slurm_cluster.forget_jobs()
+    async with following(later) as ends:
+        assert await later.adopt([(single, answer.handle)]) == {single.tag}
+        assert [(end.exit_code, end.reason) for end in await ends(single)] == [(None, "LOST")]
+    assert executions(runs) == [1, 1, 1, 0]
 
 
 async def test_a_controller_that_is_down_ends_nothing_and_loses_nothing(

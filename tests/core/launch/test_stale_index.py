@@ -25,7 +25,43 @@ from motoko_core.study.runs import SessionRuns
 from motoko_core.workflow import Workflow
 from motoko_plugins.generators.bash import BashGenerator
 from tests.conftest import create_tasks, number, set_state
+from tests.core.launch.test_launcher import PYTHON_TASK
 from tests.launching import entries_of, launching, read_line, release, settled, soon
+
+
+async def test_a_job_whose_run_is_over_is_let_end_although_the_launcher_has_not_heard_of_it_yet(
+    scripts: Workflow, fifo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has may stop the launcher within milliseconds."""
+    task = PYTHON_TASK.format(
+        end="run.finish()", after=f"echo > {fifo}; read < {fifo}; touch {tmp_path}/saved"
+    )
+    async with launching(scripts, keep_jobs=False) as launcher:
+        (run,) = create_tasks(scripts, label=f"echo > {fifo}; read < {fifo}\n{task}")
+        await read_line(fifo)
+        database = scripts.mult.database
+        await launcher._feeds[scripts.mult].current()
+        storage, news = database.index._storage, []
+        with monkeypatch.context() as patch:
+            hear, ping = storage._invalidate, database.ping
+
+            def ping_and_hear() -> None:
+                ping()
+                storage._invalidate = hear
+                while news:
+                    hear(*news.pop(0))
+
+            patch.setattr(storage, "_invalidate", lambda *announced: news.append(announced))
+            patch.setattr(database, "ping", ping_and_hear)
+            await release(fifo)
+            await read_line(fifo)
+            assert database.index.rows.value(number(run), "state") == "launched"
+            launcher.stop()
+            while database.index.rows.value(number(run), "state") != "FINISHED":  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            await release(fifo)
+    assert entries_of(scripts, run)["state"] == "FINISHED"
+    assert (tmp_path / "saved").exists()
 
 
 async def test_a_run_that_was_just_launched_is_not_taken_for_one_that_was_reset(

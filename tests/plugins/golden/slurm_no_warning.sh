@@ -5,22 +5,35 @@
 
 # motoko_execute
 
-motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_stopped= motoko_warned=
-trap 'motoko_stopped=1' TERM
+motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_record= motoko_stopped= motoko_warned=
+exec {motoko_canary}< <(echo "$BASHPID"; exec sleep 2147483647)
+read -r motoko_canary_pid <&"$motoko_canary"
+trap 'kill -s KILL "$motoko_canary_pid" 2>/dev/null' EXIT
+trap 'motoko_stopped=1; [[ -z $motoko_pid ]] || motoko_stop' TERM
+
+motoko_stop() {
+    printf 'stopped by SIGTERM\n' >> "$motoko_record"
+    motoko_is_heard || motoko_pass_on
+}
+
+motoko_is_heard() {
+    read -r -t 1 <&"$motoko_canary"
+    (( $? <= 128 ))
+}
 
 motoko_run() {
-    local record="$2/.motoko-$1" code
+    local code
+    motoko_record="$2/.motoko-$1"
     if [[ -n $motoko_failed ]]; then
-        printf '%s\n' "$motoko_failed" > "$5"
+        [[ -e $motoko_record ]] || printf '%s\n' "$motoko_failed" > "$5"
         motoko_code=127
         return
     elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
         motoko_code=143
         return
-    elif [[ -s $record && $(head -n 1 -- "$record") == "started $motoko_job" &&
-            $(grep -E '^(started|stopped) ' -- "$record" | tail -n 1) == stopped* &&
-            $(tail -n 1 -- "$record") != "ended 0" ]]; then
-        echo again >> "$record"
+    elif [[ -e $motoko_record ]] && motoko_look "$motoko_record" && [[ -n $motoko_interrupted &&
+            $motoko_first == "started $motoko_job" && $motoko_last == "ended "[1-9]* ]]; then
+        printf '\nagain\n' >> "$motoko_record"
     fi
     export SLURM_SUBMIT_DIR=$2
     motoko_begun=1
@@ -28,9 +41,44 @@ motoko_run() {
     code=$?
     (( code == 0 )) && return
     motoko_code=$code
-    [[ $(tail -n 1 -- "$record") == "ended $code" ]] || return
-    [[ -n $motoko_stopped ]] || sleep 1
-    [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\nended %s\n' "$code" >> "$record"
+    [[ -n $motoko_ended ]] || return
+    [[ -n $motoko_stopped ]] || ! motoko_is_heard || motoko_stopped=1
+    [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\n' >> "$motoko_record"
+}
+
+motoko_tree() {
+    local status key value pid ancestor
+    for status in /proc/[0-9]*/status; do
+        pid=${status//[!0-9]/}
+        while read -r key value _; do
+            case $key in
+            Name:) names[$pid]=$value ;;
+            PPid:) parents[$pid]=$value ;;
+            SigCgt:) (( 16#$value >> ($1 - 1) & 1 )) && caught[$pid]=1 ;;
+            esac
+        done < "$status"
+    done 2>/dev/null
+    for pid in "${!parents[@]}"; do
+        ancestor=$pid
+        while [[ -n $ancestor && $ancestor != "$motoko_pid" ]]; do ancestor=${parents[$ancestor]-}; done
+        [[ -z $ancestor ]] || tree[$pid]=1
+    done
+}
+
+motoko_pass_on() {
+    local pid ancestor
+    local -A names=() parents=() caught=() tree=() spared=()
+    motoko_tree 15
+    for pid in "${!tree[@]}"; do
+        ancestor=$pid
+        while [[ -n ${caught[$pid]-} && $ancestor != "$motoko_pid" ]]; do
+            ancestor=${parents[$ancestor]}
+            [[ -n ${caught[$ancestor]-} ]] || spared[$ancestor]=1
+        done
+    done
+    for pid in "${!tree[@]}"; do
+        [[ -n ${spared[$pid]-} ]] || kill -s TERM "$pid" 2>/dev/null
+    done
 }
 
 motoko_job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}"
