@@ -148,8 +148,8 @@ async def test_what_comes_after_a_run_that_is_never_allowed_is_submitted_soon(
     slurm_cluster: SlurmCluster, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_scheduler_submit, "_BACKOFF_S", (1000.0, 1000.0))
-    refuse = "echo 'Batch job submission failed: Job violates accounting/QOS policy (job submit limit)' >&2; exit 1"
-    slurm_cluster.wrap("sbatch", before=refuse)
+    text = "Batch job submission failed: Job violates accounting/QOS policy (job submit limit)"
+    slurm_cluster.wrap("sbatch", before=f"echo '{text}' >&2; exit 1")
     refused, allowed = runs("", options={"slurm_options": ["time=9"]}), runs(COUNTS)
     generator = slurm()
     async with following(generator) as ends:
