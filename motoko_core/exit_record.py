@@ -9,6 +9,7 @@ twice from being executed twice.
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +42,9 @@ TAG_VARIABLE = "MOTOKO_TAG"
 #: - An empty record is that of another job which is just beginning.
 #: - Jobs are signalled at any moment: bash itself makes and reads the record, for a command that it starts
 #:   could die of that, and what it leaves unsaid be taken for an answer.
-#: - Whose trap has set ``motoko_stopped`` is called (``motoko_stop``) when the script's process id is known.
+#: - Whose trap has set ``motoko_stopped`` is called (``motoko_stop now``) when the script's process id is
+#:   known.
+#: - ``TMOUT``, which some sites export, ends a ``read`` from a pipe; so do signals with ``POSIXLY_CORRECT``.
 #: - A second shell waits for the script. It outlives signals to the whole job, and tells how the script
 #:   ended. (A ``wait`` in the job script tells the signal that a trap of the job script has caught, and some
 #:   versions of bash forget the script's code then.) The script's process id is in ``motoko_pid``, for such
@@ -62,6 +65,12 @@ motoko_look() {{
         "stopped "*) motoko_interrupted=1 ;;
         esac
     done < "$1"
+}}
+
+motoko_read() {{
+    until read -r "$1" <&"$motoko_pipe"; do
+        (( $? > 128 )) || return 1
+    done
 }}
 
 motoko_execute() {{
@@ -85,7 +94,6 @@ motoko_execute() {{
     fi
     exec {{motoko_pipe}}< <(
         trap - INT QUIT
-        [[ -z ${{motoko_canary-}} ]] || exec {{motoko_canary}}<&-
         exec bash -c '
             trap : HUP INT QUIT TERM USR1 USR2
             (printf "%s\\n" "$BASHPID"; {TAG_VARIABLE}=$1 exec bash "./$2" < /dev/null > "$3" 2> "$4")
@@ -94,9 +102,9 @@ motoko_execute() {{
             printf "%s\\n" "$code"
         ' motoko "$1" "$3" "$4" "$5" 2>> "$record"
     )
-    read -r motoko_pid <&"$motoko_pipe" || motoko_pid=
-    [[ -z ${{motoko_stopped-}} ]] || motoko_stop
-    if read -r code <&"$motoko_pipe"; then motoko_ended=1; else code=137; fi
+    motoko_read motoko_pid || motoko_pid=
+    [[ -z ${{motoko_stopped-}} ]] || motoko_stop now
+    if motoko_read code; then motoko_ended=1; else code=137; fi
     motoko_pid=
     exec {{motoko_pipe}}<&-
     return "$code"
@@ -193,6 +201,6 @@ def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
                 code = int(line.removeprefix("ended "))
         else:
             has_messages = True
-    if code is not None and code > 128 and has_messages:
+    if code is not None and 128 < code <= 128 + signal.NSIG and has_messages:
         code = 128 - code
     return ExitRecord(job=jobs[0], starts=len(jobs), exit_code=code)

@@ -18,32 +18,63 @@ _SPECIAL = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff\\']")
 #   run did not end by itself: if the scheduler starts the job again, the run is executed again.
 # - Some schedulers signal every process of a job; SLURM with cgroups signals this shell alone, but for sites
 #   that have set SignalChildrenProcesses (https://slurm.schedmd.com/cgroup.conf.html). A process that does
-#   nothing, the canary, tells which: if it outlives the signal by a second, the run has not got it either.
+#   nothing, the canary, tells which: if it outlives the signal by a second, the run has not got it either,
+#   and gets it from here. The job ends when those that got it have ended: they may have something to save.
 # - Signals come one after another, and this shell's may be the last: a busy machine has executed a run's
 #   processes to their end before. So a failure is no run's own unless the canary outlives it by a second.
 # - A job that was started again executes only what it has not ended before.
 _RUN = """\
 motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_record= motoko_stopped= motoko_warned=
-exec {{motoko_canary}}< <(echo "$BASHPID"; exec sleep 2147483647)
-read -r motoko_canary_pid <&"$motoko_canary"
-trap 'kill -s KILL "$motoko_canary_pid" 2>/dev/null' EXIT
+motoko_stopping= motoko_told=()
 trap 'motoko_stopped=1; [[ -z $motoko_pid ]] || motoko_stop' TERM
+tail --pid=$$ -f /dev/null < /dev/null > /dev/null 2>&1 &
+motoko_canary=$!
+disown
+trap 'motoko_lives "$motoko_canary" $$ && kill -s KILL "$motoko_canary"' EXIT
 
-motoko_stop() {{
-    printf 'stopped by SIGTERM\\n' >> "$motoko_record"
-    motoko_is_heard || motoko_pass_on
+motoko_lives() {{
+    local key value
+    while read -r key value; do
+        case $key in
+        State:) [[ $value != Z* ]] || return 1 ;;
+        PPid:) [[ -z ${{2-}} || $value == "$2" ]]; return ;;
+        esac
+    done < "/proc/$1/status"
+    return 1
+}} 2>/dev/null
+
+motoko_is_ending() {{
+    local n
+    for n in {{1..10}}; do
+        [[ -z $motoko_canary ]] || motoko_lives "$motoko_canary" $$ || return 0
+        sleep 0.1
+    done
+    return 1
 }}
 
-motoko_is_heard() {{
-    read -r -t 1 <&"$motoko_canary"
-    (( $? <= 128 ))
+motoko_stop() {{
+    [[ -z $motoko_stopping ]] || return
+    motoko_stopping=1
+    printf 'stopped by SIGTERM\\n' >> "$motoko_record"
+    [[ ${{1-}} != now ]] && motoko_is_ending || motoko_pass_on
+    motoko_stopping=
+}}
+
+motoko_pass_on() {{
+    local pid
+    local -A names=() parents=() caught=() tree=()
+    motoko_tree 15
+    for pid in "${{!tree[@]}}"; do
+        kill -s TERM "$pid" 2>/dev/null && motoko_told+=("$pid")
+    done
 }}
 
 motoko_run() {{
-    local code
+    local code pid
     motoko_record="$2/.motoko-$1"
     if [[ -n $motoko_failed ]]; then
-        [[ -e $motoko_record ]] || printf '%s\\n' "$motoko_failed" > "$5"
+        [[ -e $motoko_record ]] || : > "$5"
+        printf '%s\\n' "$motoko_failed" >> "$5"
         motoko_code=127
         return
     elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
@@ -53,14 +84,19 @@ motoko_run() {{
             $motoko_first == "started $motoko_job" && $motoko_last == "ended "[1-9]* ]]; then
         printf '\\nagain\\n' >> "$motoko_record"
     fi
+    motoko_lives "$motoko_canary" $$ || motoko_canary=
     export {submit_directory}=$2
     motoko_begun=1
     motoko_execute "$@" "$motoko_job"
     code=$?
+    for pid in "${{motoko_told[@]}}"; do
+        while motoko_lives "$pid"; do sleep 0.1; done
+    done
+    motoko_told=()
     (( code == 0 )) && return
     motoko_code=$code
     [[ -n $motoko_ended ]] || return
-    [[ -n $motoko_stopped ]] || ! motoko_is_heard || motoko_stopped=1
+    [[ -n $motoko_stopped ]] || ! motoko_is_ending || motoko_stopped=1
     [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\\n' >> "$motoko_record"
 }}
 
@@ -82,33 +118,18 @@ motoko_tree() {{
         [[ -z $ancestor ]] || tree[$pid]=1
     done
 }}
-
-motoko_pass_on() {{
-    local pid ancestor
-    local -A names=() parents=() caught=() tree=() spared=()
-    motoko_tree 15
-    for pid in "${{!tree[@]}}"; do
-        ancestor=$pid
-        while [[ -n ${{caught[$pid]-}} && $ancestor != "$motoko_pid" ]]; do
-            ancestor=${{parents[$ancestor]}}
-            [[ -n ${{caught[$ancestor]-}} ]] || spared[$ancestor]=1
-        done
-    done
-    for pid in "${{!tree[@]}}"; do
-        [[ -n ${{spared[$pid]-}} ]] || kill -s TERM "$pid" 2>/dev/null
-    done
-}}
 """
 
 # - Who does not know the signal would be killed by it: it goes to those that catch it.
 # - Programs that start others on many nodes catch it to pass it on, to whoever it may kill.
 _WARN = """\
 motoko_warn() {
-    local pid
+    local pid number=$1
     local -A names=() parents=() caught=() tree=()
     motoko_warned=1
-    [[ -n $motoko_pid ]] || return
-    motoko_tree "$(kill -l "$1")"
+    [[ -n $motoko_pid && -z $motoko_stopped ]] || return
+    [[ $number == +([0-9]) ]] || number=$(kill -l "$1")
+    motoko_tree "$number"
     for pid in "${!tree[@]}"; do
         [[ -n ${caught[$pid]-} ]] || continue
         [[ ${names[$pid]} != @(srun|mpirun|mpiexec*|orterun|prterun|prun) ]] || continue
@@ -136,7 +157,10 @@ motoko_modules() {
     done
 }
 motoko_messages=$(mktemp)
-motoko_modules @NAMES@ > "$motoko_messages" 2>&1 || motoko_failed=$(cat -- "$motoko_messages")
+if ! motoko_modules @NAMES@ > "$motoko_messages" 2>&1; then
+    motoko_failed=$(cat -- "$motoko_messages" 2>/dev/null)
+    motoko_failed=${motoko_failed:-motoko: the environment modules cannot be loaded on $HOSTNAME}
+fi
 rm -f -- "$motoko_messages"
 """
 
@@ -182,7 +206,7 @@ def body(
     """
     names = [quote(name) for name in modules]
     parts = [EXECUTE, _RUN.format(submit_directory=submit_directory)]
-    if warning:
+    if warning and warning.upper() not in ("TERM", "15"):  # that one goes to the run anyway
         parts.append(f"{_WARN}trap 'motoko_warn {warning}' {warning}\n")
     if names:
         parts.append(_MODULES.replace("@NAMES@", " ".join(names)))

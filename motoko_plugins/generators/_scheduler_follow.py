@@ -197,6 +197,9 @@ class Follower:
                 self._unknown_words.add(entry.word)
                 log.warning("%s says %r, which means nothing to Motoko", self._scheduler.title, entry.word)
         alive = any(entry.phase is not Phase.OVER for entry in entries)
+        if alive:
+            for task in job.tasks:
+                self._undecided.pop(task.tag, None)
         job.over_since = None if alive else (now if job.over_since is None else job.over_since)
         word = " ".join(entry.word for entry in entries if entry.phase is not Phase.UNKNOWN)
         changed = bool(word) and word != job.word
@@ -288,10 +291,11 @@ class Follower:
 
     def _is_decided(self, task: LaunchTask, now: float) -> bool:
         """Whether a run without a record never begins under its tag, or nobody will tell any more."""
-        if self._is_unclear(task, now) or forbid(task):
+        if forbid(task):
+            self._undecided.pop(task.tag, None)
             return True
         self._undecided.setdefault(task.tag, now)
-        return False
+        return self._is_unclear(task, now)
 
     def _is_unclear(self, task: LaunchTask, now: float) -> bool:
         """Whether it has been tried for long enough: the record of a job that was killed as it began stays
@@ -338,7 +342,10 @@ class Follower:
         if job.stage is Stage.UNCLEAR and record is None and not had_not_begun:
             if job.unread_since is None:
                 self._retry(job)
-            return
+                return
+            self._undecided.setdefault(task.tag, now)
+            if not self._is_unclear(task, now):
+                return
         if record is None and not self._is_decided(task, now):
             return  # it has begun just now
         if had_not_begun and not self._is_unclear(task, now):

@@ -48,9 +48,9 @@ def processes_of(directory: Path, node: str | None = None) -> list[psutil.Proces
 
 
 def kill_all(find: Callable[[], Iterable[psutil.Process]]) -> None:
-    """Kill what is found, until nothing is."""
+    """Kill what is found, until nothing is; parents first, who else would tell of the ends of the others."""
     while found := [process for process in find() if _is_alive(process)]:
-        for process in found:
+        for process in sorted(found, key=psutil.Process.create_time):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         time.sleep(0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -70,6 +71,14 @@ def test_the_controller_forgets_jobs(slurm_cluster: SlurmCluster) -> None:
     assert int(later) == int(job) + 1  # the node would not execute another one with the id that it knows
 
 
+def names_of(processes: list[psutil.Process]) -> set[str]:
+    found = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found.add(process.name())
+    return found
+
+
 SCRIPT = """
 import sys
 from tests.clusters.slurm import SlurmCluster
@@ -90,8 +99,9 @@ def test_nothing_is_left_of_a_cluster_whose_test_process_was_killed(slurm_cluste
         assert process.stdout is not None
         directory = Path(process.stdout.readline().strip())
         assert process.stdout.readline() == "up\n"
+        names = {"munged", "slurmctld", "slurmd", "slurmstepd", "sleep"}
+        assert wait_until(lambda: names <= names_of(reaper.processes_of(directory)), 60)
         found = reaper.processes_of(directory)
-        assert {"munged", "slurmctld", "slurmd", "slurmstepd", "sleep"} <= {p.name() for p in found}
         process.kill()
     assert wait_until(lambda: not directory.exists(), 60)
     assert not [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

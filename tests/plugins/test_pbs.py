@@ -24,7 +24,10 @@ GOLDEN = """\
 
 motoko_job=${PBS_JOBID:-$SLURM_JOB_ID}
 ...
-motoko_modules gcc 'mpi/4 beta' > "$motoko_messages" 2>&1 || motoko_failed=$(cat -- "$motoko_messages")
+motoko_modules gcc 'mpi/4 beta' > "$motoko_messages" 2>&1; then
+    motoko_failed=$(cat -- "$motoko_messages" 2>/dev/null)
+    motoko_failed=${motoko_failed:-motoko: the environment modules cannot be loaded on $HOSTNAME}
+fi
 rm -f -- "$motoko_messages"
 
 motoko_job="${motoko_job%%.*}"

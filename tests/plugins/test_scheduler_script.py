@@ -30,8 +30,12 @@ while not pathlib.Path("end").exists():
 
 
 SAVES = """\
-import pathlib, signal, sys
-signal.signal(signal.SIGTERM, lambda number, frame: (pathlib.Path("warned").touch(), sys.exit()))
+import pathlib, signal, sys, time
+def save(number, frame):
+    time.sleep(0.3)
+    pathlib.Path("warned").touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, save)
 pathlib.Path("begun").touch()
 while True:
     signal.pause()
@@ -77,6 +81,15 @@ def execute() -> Iterator[Jobs]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def canaries(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """The process that does nothing but tell which processes of a job are signalled."""
+    found = []
+    for process in psutil.Process(job.pid).children():
+        with suppress(psutil.Error):
+            found += [process] if "--pid" in " ".join(process.cmdline()) else []
+    return found
 
 
 def has_ended(task: LaunchTask) -> bool:
@@ -156,12 +169,12 @@ async def test_a_run_whose_processes_are_ended_before_its_job_hears_of_it_is_exe
 ) -> None:
     """SLURM signals the processes of a job one after another, the job script last."""
     task, later = runs(f"echo $$ > pid\n{WAITS}"), runs("true")
-    job = execute(script([task, later]).replace("-t 1 ", "-t 60 "))
+    job = execute(script([task, later]).replace("{1..10}", "{1..999}"))
     await until((task.directory / "begun").exists)
     os.kill(int((task.directory / "pid").read_text()), signal.SIGTERM)
     await until(lambda: has_ended(task))
-    for process in psutil.Process(job.pid).children():
-        process.terminate()
+    (canary,) = canaries(job)
+    canary.terminate()
     await until(lambda: "stopped" in exit_record_path(task.directory, task.tag).read_text())
     job.send_signal(signal.SIGTERM)
     assert job.wait(60) == 143
@@ -176,7 +189,8 @@ async def test_a_run_whose_processes_are_ended_before_its_job_hears_of_it_is_exe
     [
         (WAITS, -15),
         (f"trap 'exit 4' TERM\n{WAITS}", 4),
-        ("python aware.py\ncode=$?\n[[ -e warned ]] && exit $code", 0),  # its shell does not die before it
+        ("python aware.py\ntouch end", -15),  # the program saves, and what comes after it does not begin
+        ("exec python aware.py", 0),
     ],
 )
 async def test_a_job_that_hears_alone_that_it_is_to_end_tells_its_run(
@@ -188,9 +202,37 @@ async def test_a_job_that_hears_alone_that_it_is_to_end_tells_its_run(
     job = execute(script([task, later]))
     await until((task.directory / "begun").exists)
     job.send_signal(signal.SIGTERM)
+    await until(lambda: "stopped" in exit_record_path(task.directory, task.tag).read_text())
+    job.send_signal(signal.SIGUSR1)
+    job.send_signal(signal.SIGTERM)
     assert job.wait(60) == 143
     assert record(task) == ExitRecord(job="7_3", exit_code=code)
     assert record(later) is None
+    assert (task.directory / "warned").exists() == ("aware.py" in text)
+    assert not (task.directory / "end").exists()
+
+
+@pytest.mark.parametrize("variable", ["TMOUT", "POSIXLY_CORRECT"])
+async def test_what_ends_reads_of_a_shell_ends_no_run(runs: Runs, execute: Jobs, variable: str) -> None:
+    task, later = runs(WAITS), runs("[[ -e ../run-1/end ]]")
+    job = execute(script([task, later]), **{variable: "1"})
+    await until((task.directory / "begun").exists)
+    if variable == "POSIXLY_CORRECT":
+        job.send_signal(signal.SIGUSR1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        job.wait(3)
+    (task.directory / "end").touch()
+    job.wait(60)
+    assert record(task) == ExitRecord(job="7_3", exit_code=0)
+
+
+async def test_nothing_is_left_of_a_job_that_is_killed_alone(runs: Runs, execute: Jobs) -> None:
+    job = execute(script([runs(f"touch begun; {WAITS}")]))
+    await until(lambda: canaries(job))
+    (canary,) = canaries(job)
+    job.kill()
+    job.wait(60)
+    await until(lambda: not canary.is_running() or canary.status() == psutil.STATUS_ZOMBIE)
 
 
 async def test_a_run_that_is_killed_because_it_did_not_end_is_executed_again(
@@ -251,6 +293,18 @@ def test_a_module_that_is_missing_is_said_in_the_standard_error_of_the_runs(
         assert "motoko: 'module load none' failed on" in message
         assert not (task.directory / "executed").exists()
         assert not exit_record_path(task.directory, task.tag).exists()
+
+
+def test_no_run_is_executed_without_its_modules_because_no_message_can_be_kept(
+    runs: Runs, execute: Jobs, tmp_path: Path
+) -> None:
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init" / "bash").write_text("module() { true; }\n")
+    task = runs("touch executed")
+    text = script([task], modules=["gcc"])
+    assert execute(text, MODULESHOME=str(tmp_path), TMPDIR=str(tmp_path / "full")).wait(60) == 127
+    assert "modules cannot be loaded" in task.stderr.read_text()
+    assert not (task.directory / "executed").exists()
 
 
 def test_a_cluster_without_modules_is_told_from_one_with(runs: Runs, execute: Jobs, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from motoko_core.cleaning import _Batch, clean
 from motoko_core.errors import MotokoError
 from motoko_core.exit_record import exit_record_path
 from motoko_core.interfaces import Ended
-from motoko_core.launch import endings, records
+from motoko_core.launch import endings, records, shutdown
 from motoko_core.launch.launcher import Launcher
 from motoko_core.launch.service import Service
 from motoko_core.session import transact
@@ -33,6 +33,7 @@ async def test_a_job_whose_run_is_over_is_let_end_although_the_launcher_has_not_
     scripts: Workflow, fifo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever has may stop the launcher within milliseconds."""
+    monkeypatch.setattr(shutdown, "_GRACE_S", 60.0)
     task = PYTHON_TASK.format(
         end="run.finish()", after=f"echo > {fifo}; read < {fifo}; touch {tmp_path}/saved"
     )

@@ -6,26 +6,56 @@
 # motoko_execute
 
 motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_record= motoko_stopped= motoko_warned=
-exec {motoko_canary}< <(echo "$BASHPID"; exec sleep 2147483647)
-read -r motoko_canary_pid <&"$motoko_canary"
-trap 'kill -s KILL "$motoko_canary_pid" 2>/dev/null' EXIT
+motoko_stopping= motoko_told=()
 trap 'motoko_stopped=1; [[ -z $motoko_pid ]] || motoko_stop' TERM
+tail --pid=$$ -f /dev/null < /dev/null > /dev/null 2>&1 &
+motoko_canary=$!
+disown
+trap 'motoko_lives "$motoko_canary" $$ && kill -s KILL "$motoko_canary"' EXIT
 
-motoko_stop() {
-    printf 'stopped by SIGTERM\n' >> "$motoko_record"
-    motoko_is_heard || motoko_pass_on
+motoko_lives() {
+    local key value
+    while read -r key value; do
+        case $key in
+        State:) [[ $value != Z* ]] || return 1 ;;
+        PPid:) [[ -z ${2-} || $value == "$2" ]]; return ;;
+        esac
+    done < "/proc/$1/status"
+    return 1
+} 2>/dev/null
+
+motoko_is_ending() {
+    local n
+    for n in {1..10}; do
+        [[ -z $motoko_canary ]] || motoko_lives "$motoko_canary" $$ || return 0
+        sleep 0.1
+    done
+    return 1
 }
 
-motoko_is_heard() {
-    read -r -t 1 <&"$motoko_canary"
-    (( $? <= 128 ))
+motoko_stop() {
+    [[ -z $motoko_stopping ]] || return
+    motoko_stopping=1
+    printf 'stopped by SIGTERM\n' >> "$motoko_record"
+    [[ ${1-} != now ]] && motoko_is_ending || motoko_pass_on
+    motoko_stopping=
+}
+
+motoko_pass_on() {
+    local pid
+    local -A names=() parents=() caught=() tree=()
+    motoko_tree 15
+    for pid in "${!tree[@]}"; do
+        kill -s TERM "$pid" 2>/dev/null && motoko_told+=("$pid")
+    done
 }
 
 motoko_run() {
-    local code
+    local code pid
     motoko_record="$2/.motoko-$1"
     if [[ -n $motoko_failed ]]; then
-        [[ -e $motoko_record ]] || printf '%s\n' "$motoko_failed" > "$5"
+        [[ -e $motoko_record ]] || : > "$5"
+        printf '%s\n' "$motoko_failed" >> "$5"
         motoko_code=127
         return
     elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
@@ -35,14 +65,19 @@ motoko_run() {
             $motoko_first == "started $motoko_job" && $motoko_last == "ended "[1-9]* ]]; then
         printf '\nagain\n' >> "$motoko_record"
     fi
+    motoko_lives "$motoko_canary" $$ || motoko_canary=
     export SLURM_SUBMIT_DIR=$2
     motoko_begun=1
     motoko_execute "$@" "$motoko_job"
     code=$?
+    for pid in "${motoko_told[@]}"; do
+        while motoko_lives "$pid"; do sleep 0.1; done
+    done
+    motoko_told=()
     (( code == 0 )) && return
     motoko_code=$code
     [[ -n $motoko_ended ]] || return
-    [[ -n $motoko_stopped ]] || ! motoko_is_heard || motoko_stopped=1
+    [[ -n $motoko_stopped ]] || ! motoko_is_ending || motoko_stopped=1
     [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\n' >> "$motoko_record"
 }
 
@@ -62,22 +97,6 @@ motoko_tree() {
         ancestor=$pid
         while [[ -n $ancestor && $ancestor != "$motoko_pid" ]]; do ancestor=${parents[$ancestor]-}; done
         [[ -z $ancestor ]] || tree[$pid]=1
-    done
-}
-
-motoko_pass_on() {
-    local pid ancestor
-    local -A names=() parents=() caught=() tree=() spared=()
-    motoko_tree 15
-    for pid in "${!tree[@]}"; do
-        ancestor=$pid
-        while [[ -n ${caught[$pid]-} && $ancestor != "$motoko_pid" ]]; do
-            ancestor=${parents[$ancestor]}
-            [[ -n ${caught[$ancestor]-} ]] || spared[$ancestor]=1
-        done
-    done
-    for pid in "${!tree[@]}"; do
-        [[ -n ${spared[$pid]-} ]] || kill -s TERM "$pid" 2>/dev/null
     done
 }
 
