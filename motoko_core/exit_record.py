@@ -51,6 +51,7 @@ TAG_VARIABLE = "MOTOKO_TAG"
 #:   traps.
 #: - That shell's standard error is the record: when the script is killed, it says so there ("Killed"), which
 #:   is all that tells ``kill -9`` from ``exit 137``.
+#: - It reads neither ``BASH_ENV``, which may print something, nor ``SHELLOPTS`` (``-p``); the script does.
 #: - What a shell starts in the background ignores SIGINT and SIGQUIT, and no script could change that.
 #: - A record whose last line was cut off (its machine died) gets a line end before it goes on.
 EXECUTE = f"""\
@@ -94,7 +95,7 @@ motoko_execute() {{
     fi
     exec {{motoko_pipe}}< <(
         trap - INT QUIT
-        exec bash -c '
+        exec bash -p -c '
             trap : HUP INT QUIT TERM USR1 USR2
             (printf "%s\\n" "$BASHPID"; {TAG_VARIABLE}=$1 exec bash "./$2" < /dev/null > "$3" 2> "$4")
             code=$?
@@ -201,6 +202,6 @@ def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
                 code = int(line.removeprefix("ended "))
         else:
             has_messages = True
-    if code is not None and 128 < code <= 128 + signal.NSIG and has_messages:
+    if code is not None and 128 < code < 128 + signal.NSIG and has_messages:
         code = 128 - code
     return ExitRecord(job=jobs[0], starts=len(jobs), exit_code=code)

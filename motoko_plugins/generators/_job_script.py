@@ -19,7 +19,8 @@ _SPECIAL = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff\\']")
 # - Some schedulers signal every process of a job; SLURM with cgroups signals this shell alone, but for sites
 #   that have set SignalChildrenProcesses (https://slurm.schedmd.com/cgroup.conf.html). A process that does
 #   nothing, the canary, tells which: if it outlives the signal by a second, the run has not got it either,
-#   and gets it from here. The job ends when those that got it have ended: they may have something to save.
+#   and gets it from here; parents before children, or a shell would go on with its next command. The job ends
+#   when those that got it have ended: they may have something to save.
 # - Signals come one after another, and this shell's may be the last: a busy machine has executed a run's
 #   processes to their end before. So a failure is no run's own unless the canary outlives it by a second.
 # - A job that was started again executes only what it has not ended before.
@@ -62,9 +63,10 @@ motoko_stop() {{
 
 motoko_pass_on() {{
     local pid
-    local -A names=() parents=() caught=() tree=()
+    local -A names=() parents=() caught=()
+    local -a tree=()
     motoko_tree 15
-    for pid in "${{!tree[@]}}"; do
+    for pid in "$motoko_pid" "${{!tree[@]}}"; do
         kill -s TERM "$pid" 2>/dev/null && motoko_told+=("$pid")
     done
 }}
@@ -156,7 +158,7 @@ motoko_modules() {
         module load "$name" || { echo "motoko: 'module load $name' failed on $HOSTNAME"; return 1; }
     done
 }
-motoko_messages=$(mktemp)
+motoko_messages=$(mktemp 2>/dev/null || mktemp -p /tmp)
 if ! motoko_modules @NAMES@ > "$motoko_messages" 2>&1; then
     motoko_failed=$(cat -- "$motoko_messages" 2>/dev/null)
     motoko_failed=${motoko_failed:-motoko: the environment modules cannot be loaded on $HOSTNAME}

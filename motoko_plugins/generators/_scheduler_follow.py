@@ -341,6 +341,7 @@ class Follower:
         had_not_begun = had_not_begun and task.tag not in job.passed
         if job.stage is Stage.UNCLEAR and record is None and not had_not_begun:
             if job.unread_since is None:
+                self._undecided.pop(task.tag, None)
                 self._retry(job)
                 return
             self._undecided.setdefault(task.tag, now)

@@ -191,6 +191,7 @@ async def test_a_run_whose_processes_are_ended_before_its_job_hears_of_it_is_exe
         (f"trap 'exit 4' TERM\n{WAITS}", 4),
         ("python aware.py\ntouch end", -15),  # the program saves, and what comes after it does not begin
         ("exec python aware.py", 0),
+        (f"touch begun\n{'sleep 60 & ' * 40}sleep 60\ntouch end", -15),  # parents hear of it first
     ],
 )
 async def test_a_job_that_hears_alone_that_it_is_to_end_tells_its_run(
@@ -224,6 +225,16 @@ async def test_what_ends_reads_of_a_shell_ends_no_run(runs: Runs, execute: Jobs,
     (task.directory / "end").touch()
     job.wait(60)
     assert record(task) == ExitRecord(job="7_3", exit_code=0)
+
+
+def test_what_the_environment_of_shells_does_is_not_taken_for_the_words_of_a_run(
+    runs: Runs, execute: Jobs, tmp_path: Path
+) -> None:
+    (tmp_path / "rc").write_text("echo hello\necho there >&2\n")
+    task = runs("exit 3")
+    assert execute(script([task]), BASH_ENV=str(tmp_path / "rc")).wait(60) == 3
+    assert record(task) == ExitRecord(job="7_3", exit_code=3)
+    assert task.stdout.read_text() == "hello\n"
 
 
 async def test_nothing_is_left_of_a_job_that_is_killed_alone(runs: Runs, execute: Jobs) -> None:
@@ -301,8 +312,8 @@ def test_no_run_is_executed_without_its_modules_because_no_message_can_be_kept(
     (tmp_path / "init").mkdir()
     (tmp_path / "init" / "bash").write_text("module() { true; }\n")
     task = runs("touch executed")
-    text = script([task], modules=["gcc"])
-    assert execute(text, MODULESHOME=str(tmp_path), TMPDIR=str(tmp_path / "full")).wait(60) == 127
+    text = f"mktemp() {{ false; }}\n{script([task], modules=['gcc'])}"
+    assert execute(text, MODULESHOME=str(tmp_path)).wait(60) == 127
     assert "modules cannot be loaded" in task.stderr.read_text()
     assert not (task.directory / "executed").exists()
 

@@ -46,9 +46,10 @@ motoko_stop() {
 
 motoko_pass_on() {
     local pid
-    local -A names=() parents=() caught=() tree=()
+    local -A names=() parents=() caught=()
+    local -a tree=()
     motoko_tree 15
-    for pid in "${!tree[@]}"; do
+    for pid in "$motoko_pid" "${!tree[@]}"; do
         kill -s TERM "$pid" 2>/dev/null && motoko_told+=("$pid")
     done
 }
@@ -134,7 +135,7 @@ motoko_modules() {
         module load "$name" || { echo "motoko: 'module load $name' failed on $HOSTNAME"; return 1; }
     done
 }
-motoko_messages=$(mktemp)
+motoko_messages=$(mktemp 2>/dev/null || mktemp -p /tmp)
 if ! motoko_modules gcc/12 openmpi > "$motoko_messages" 2>&1; then
     motoko_failed=$(cat -- "$motoko_messages" 2>/dev/null)
     motoko_failed=${motoko_failed:-motoko: the environment modules cannot be loaded on $HOSTNAME}

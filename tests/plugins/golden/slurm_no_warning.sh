@@ -43,9 +43,10 @@ motoko_stop() {
 
 motoko_pass_on() {
     local pid
-    local -A names=() parents=() caught=() tree=()
+    local -A names=() parents=() caught=()
+    local -a tree=()
     motoko_tree 15
-    for pid in "${!tree[@]}"; do
+    for pid in "$motoko_pid" "${!tree[@]}"; do
         kill -s TERM "$pid" 2>/dev/null && motoko_told+=("$pid")
     done
 }
