@@ -57,6 +57,7 @@ async def test_each_run_is_executed_once_whatever_sbatch_does(
     assert executions(runs) == [1, 1, 1, 1]
     # (Of the second one, what still waits is cancelled; the others begin, and execute nothing.)
     assert len({array for array, *_ in slurm_cluster.jobs()}) == arrays
+    assert all("--array=0-3" in call for call in slurm_cluster.calls("sbatch"))
 
 
 async def test_a_submission_that_always_fails_ends_in_the_end(
