@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from motoko_core.daemons import wait_until
+from motoko_core.daemons import is_gone, wait_until
 from motoko_core.study.database import Database
 from motoko_core.study.server import Server
 
@@ -43,6 +43,22 @@ def runzeo(database: Database) -> psutil.Process:
     processes = database.server.daemon.processes()
     (server,) = (p for p in processes if any(Path(w).name == "runzeo" for w in p.cmdline()[1:2]))
     return server
+
+
+def is_over(pid: int) -> bool:
+    """Whether no process has this id, or one that its parent has not buried yet."""
+    try:
+        return is_gone(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return True
+
+
+def is_zombie(process: psutil.Process) -> bool:
+    """Whether a process has ended, and its parent has not buried it."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill_server(server: Server) -> None:

@@ -133,11 +133,18 @@ def jobs(managers: Sequence[TaskManager]) -> list[FoundJob]:
 
 def own_processes() -> Iterator[psutil.Process]:
     """This user's processes, but not this one, nor those that it was started by."""
-    ours = {process.pid for process in psutil.Process().parents()} | {os.getpid()}
+    ours = _ancestors() | {os.getpid()}
     for process in psutil.process_iter(["uids"]):
         uids = process.info["uids"]
         if uids is not None and uids.real == os.getuid() and process.pid not in ours and not is_gone(process):
             yield process
+
+
+def _ancestors() -> set[int]:
+    while True:
+        # (One that ends meanwhile has left its child to another.)
+        with suppress(psutil.NoSuchProcess):
+            return {process.pid for process in psutil.Process().parents()}
 
 
 def _run_of(manager: TaskManager, tag: str, place: Path) -> int | None:

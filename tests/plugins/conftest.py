@@ -17,6 +17,7 @@ from motoko_core.interfaces import Ended, LaunchTask
 from motoko_plugins.generators.bash import BashGenerator, BashOptions
 from tests.conftest import TIMEOUT_S
 from tests.launching import fifo
+from tests.processes import is_zombie
 
 __all__ = ["fifo", "generator", "make_task", "next_ends", "run", "watching"]
 
@@ -79,11 +80,4 @@ async def generator(watching: None) -> AsyncIterator[BashGenerator]:
     # (What an earlier test has left may be closed meanwhile.)
     assert psutil.Process().num_fds() <= descriptors
     # A thread reaps the spawners that others have killed, in its own time.
-    assert wait_until(lambda: not any(map(_is_zombie, psutil.Process().children())), TIMEOUT_S)
-
-
-def _is_zombie(child: psutil.Process) -> bool:
-    try:
-        return bool(child.status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    assert wait_until(lambda: not any(map(is_zombie, psutil.Process().children())), TIMEOUT_S)

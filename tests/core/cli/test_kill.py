@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -46,18 +47,22 @@ def busy(tiny: Tiny, capsys: Captured) -> Tiny:
     return tiny
 
 
-def processes(tiny: Tiny) -> list[psutil.Process]:
-    """All that has to do with the workflow: by command line, directory, or environment."""
-    found = []
+def processes(tiny: Tiny) -> list[str]:
+    """All that has to do with the workflow, by command line, directory or environment: the command lines.
+
+    A process may end while it is looked at (a job's script calls others).
+    """
+    found: dict[psutil.Process, str] = {}
     for process in psutil.process_iter():
-        try:
-            words = [*process.cmdline(), process.cwd(), *process.environ().values()]
-        except psutil.Error:
-            continue
-        if process.pid != os.getpid() and any(str(tiny.path) in word for word in words):
-            found.append(process)
-            found += [parent for parent in process.parents() if "_spawner.py" in " ".join(parent.cmdline())]
-    return [process for process in found if not is_gone(process)]
+        with suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            words = [line, process.cwd(), *process.environ().values()]
+            if process.pid == os.getpid() or not any(str(tiny.path) in word for word in words):
+                continue
+            found[process] = line
+            above = {parent: " ".join(parent.cmdline()) for parent in process.parents()}
+            found |= {parent: line for parent, line in above.items() if "_spawner.py" in line}
+    return [line for process, line in found.items() if not is_gone(process)]
 
 
 def launcher(tiny: Tiny) -> psutil.Process:
@@ -83,7 +88,7 @@ def test_jobs_are_stopped_and_their_runs_wait(busy: Tiny, capsys: Captured) -> N
 def test_jobs_can_be_kept(busy: Tiny, capsys: Captured) -> None:
     assert call(busy, "kill", "--keep_jobs") == 0
     assert "1 job of bash goes on; the next launcher follows it" in capsys.readouterr().out
-    names = [" ".join(process.cmdline()) for process in processes(busy)]
+    names = processes(busy)
     assert [name for name in names if "launch.sh" in name]
     assert not [name for name in names if "runzeo" in name or "motoko_core" in name]
     (busy.path / "go").touch()
@@ -129,9 +134,9 @@ def test_one_study_keeps_the_jobs_of_another(busy: Tiny) -> None:
     assert call(busy, "launcher", "stop") == 0
     assert call(busy, "kill", "--bd-study", "second") == 0
     assert busy.states()["first"] == ["launched"]
-    assert [p for p in processes(busy) if "launch.sh" in " ".join(p.cmdline())]
+    assert [line for line in processes(busy) if "launch.sh" in line]
     assert call(busy, "kill", "--bd-study", "first") == 0
-    assert not [p for p in processes(busy) if "/.wf/" not in " ".join(p.cmdline())]
+    assert not [line for line in processes(busy) if "/.wf/" not in line]
 
 
 def test_reset_stops_jobs_and_cannot_keep_them(busy: Tiny, capsys: Captured) -> None:
