@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import subprocess
-import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any, ClassVar
 
 from motoko_core.errors import ConfigError, MotokoError
-from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted, read_exit_record
+from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
 from motoko_plugins.generators._environment import job_environment
-from motoko_plugins.generators._job_script import line_of, to_bytes
 from motoko_plugins.generators._records import forbid
-from motoko_plugins.generators._scheduler import Request, Scheduler
+from motoko_plugins.generators._scheduler import Scheduler
 from motoko_plugins.generators._scheduler_follow import Follower
-from motoko_plugins.generators._scheduler_jobs import Job, Stage, is_forbidden
+from motoko_plugins.generators._scheduler_jobs import Job, Stage, keep_from_beginning, never_begins
+from motoko_plugins.generators._scheduler_plan import Plan, handle_of
 from motoko_plugins.generators._scheduler_queries import Queries
 from motoko_plugins.generators._scheduler_submit import Submitter
 from motoko_plugins.generators._waiting import wait_until_set
@@ -28,13 +26,6 @@ log = logging.getLogger(__name__)
 
 #: How long submit() waits for the scheduler's answers; what has none by then is found by its name.
 _PATIENCE_S = 2.0
-#: How long the question for the largest array may take, how long one without answer is not asked again, and
-#: what is assumed meanwhile.
-_LIMIT_TIMEOUT_S = 5.0
-_LIMIT_PAUSE_S = 60.0
-_LIMIT_UNKNOWN = 100
-#: Intents that were made and not submitted.
-_INTENTS = 10_000
 
 
 class SchedulerGenerator(JobGenerator):
@@ -64,9 +55,7 @@ class SchedulerGenerator(JobGenerator):
             )
         self._jobs: dict[tuple[str, int], Job] = {}
         self._by_tag: dict[str, Job] = {}
-        self._intended: dict[str, tuple[str, int, Request]] = {}
-        self._limit: int | None = self.options.max_array_size
-        self._limit_asked = float("-inf")
+        self._plan = Plan(self.scheduler, self.options.max_array_size, self._environment)
         self._ends: asyncio.Queue[Ended | BaseException] = asyncio.Queue()
         self._some_ended = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
@@ -105,58 +94,20 @@ class SchedulerGenerator(JobGenerator):
 
     def intents(self, batch: Sequence[LaunchTask]) -> Sequence[Mapping[str, Any]]:
         """Give each run the name and the index of its job, and its place among the runs of that job."""
-        groups: dict[Request, list[LaunchTask]] = {}
-        for task in batch:
-            with suppress(MotokoError):  # submit() says it
-                groups.setdefault(self._request(task), []).append(task)
-        found: dict[str, Mapping[str, Any]] = {}
-        for request, tasks in groups.items():
-            size = request.runs_per_job
-            per_name = size * self._largest_array()
-            for first in range(0, len(tasks), per_name):
-                name = self.scheduler.new_name()
-                for number, task in enumerate(tasks[first : first + per_name]):
-                    index, place = divmod(number, size)
-                    self._intended[task.tag] = (name, index, request)
-                    found[task.tag] = _handle(name, index, place if size > 1 else None)
-        while len(self._intended) > max(_INTENTS, len(batch)):
-            del self._intended[next(iter(self._intended))]
-        return [found.get(task.tag, {}) for task in batch]
-
-    def _largest_array(self) -> int:
-        """How many elements an array may have. (Asked once, where nothing can be awaited.)"""
-        command = self.scheduler.limit_command()
-        if self._limit is None and command is None:
-            return _LIMIT_UNKNOWN
-        if self._limit is None and time.monotonic() - self._limit_asked > _LIMIT_PAUSE_S:
-            assert command is not None
-            self._limit_asked = time.monotonic()
-            with suppress(OSError, subprocess.SubprocessError):
-                done = subprocess.run(
-                    command,
-                    env=self._environment,
-                    stdin=subprocess.DEVNULL,
-                    capture_output=True,
-                    timeout=_LIMIT_TIMEOUT_S,
-                    check=True,
-                )
-                self._limit = self.scheduler.parse_limit(done.stdout.decode(errors="replace"))
-        return self._limit or _LIMIT_UNKNOWN
+        return self._plan.intents(batch)
 
     # ------------------------------------------------------------------ submitting
 
     async def submit(self, batch: Sequence[LaunchTask]) -> Sequence[Submitted]:
         """Submit in as few calls as can be; what has no clear answer soon is followed by its name."""
         self._start()
-        if missing := [task for task in batch if task.tag not in self._intended]:
-            self.intents(missing)
         jobs: dict[tuple[str, int], Job] = {}
         errors: dict[str, str] = {}
-        for task in batch:
-            if task.tag not in self._intended:
-                errors[task.tag] = self._why_not(task)
+        for task, planned in zip(batch, self._plan.take(batch), strict=True):
+            if isinstance(planned, str):
+                errors[task.tag] = planned
                 continue
-            name, index, request = self._intended.pop(task.tag)
+            name, index, request = planned
             job = jobs.setdefault((name, index), Job(name=name, index=index, request=request))
             job.tasks.append(task)
             self._by_tag[task.tag] = job
@@ -176,7 +127,7 @@ class SchedulerGenerator(JobGenerator):
             for place, task in enumerate(tasks):
                 if job.error is None:
                     several = job.request is not None and job.request.runs_per_job > 1
-                    handle = _handle(job.name, job.index, place if several else None, job.job_ids)
+                    handle = handle_of(job.name, job.index, place if several else None, job.job_ids)
                     answers[task.tag] = Submitted(tag=task.tag, handle=handle)
                 else:
                     errors[task.tag] = job.error
@@ -185,27 +136,6 @@ class SchedulerGenerator(JobGenerator):
                 error = f"cannot submit {task.task}: {errors[task.tag]}"
                 answers[task.tag] = Submitted(tag=task.tag, error=error)
         return [answers[task.tag] for task in batch]
-
-    def _why_not(self, task: LaunchTask) -> str:
-        try:
-            self._request(task)
-        except MotokoError as error:
-            return str(error)
-        return "no reason is known"
-
-    def _request(self, task: LaunchTask) -> Request:
-        """What a run asks for. One for which no script can be written would keep the others back.
-
-        :raises MotokoError: its options or its names are wrong.
-        """
-        try:
-            request = self.scheduler.request(task)
-            to_bytes("".join((*request.options, *request.modules, line_of(task))))
-        except MotokoError:
-            raise
-        except Exception as error:  # scripts and users may store anything
-            raise ConfigError(f"no job script can be written: {type(error).__name__}: {error}") from error
-        return request
 
     def _refuse(self, jobs: Sequence[Job], why: str) -> None:
         """Jobs that the scheduler does not take: tell who waits, or report their ends.
@@ -252,7 +182,7 @@ class SchedulerGenerator(JobGenerator):
         loop = asyncio.get_running_loop()
         adopted: set[str] = set()
         places: dict[str, int] = {}
-        kept = await asyncio.to_thread(lambda: {task.tag for task, _ in batch if _never_begins(task)})
+        kept = await asyncio.to_thread(lambda: {task.tag for task, _ in batch if never_begins(task)})
         never = await self._never_submitted([one for one in batch if one[0].tag not in kept])
         for task, handle in sorted(batch, key=lambda one: one[0].tag in kept):
             if task.tag in self._by_tag:
@@ -268,7 +198,7 @@ class SchedulerGenerator(JobGenerator):
                     )
                 if job.request is None:
                     with suppress(MotokoError):  # it was right when it was submitted
-                        job.request = self._request(task)
+                        job.request = self._plan.request(task)
                 if handle.get("job"):
                     job.job_ids.add(str(handle["job"]))
                     job.stage = Stage.KNOWN
@@ -347,7 +277,9 @@ class SchedulerGenerator(JobGenerator):
         for job in jobs:
             job.unwanted |= {task.tag for task in job.tasks} & wanted
         batch = [(job, list(job.tasks)) for job in jobs]
-        blocked, kept = await asyncio.to_thread(_stop, [tasks for _, tasks in batch], frozenset(wanted))
+        blocked, kept = await asyncio.to_thread(
+            keep_from_beginning, [tasks for _, tasks in batch], frozenset(wanted)
+        )
         for job, tasks in batch:
             for task in tasks:
                 if task.tag in kept:
@@ -405,46 +337,3 @@ class SchedulerGenerator(JobGenerator):
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled() and (error := worker.exception()) is not None:
             self._ends.put_nowait(error)
-
-
-def _handle(
-    name: str, index: int, place: int | None, job_ids: Sequence[str] | set[str] = ()
-) -> dict[str, Any]:
-    handle: dict[str, Any] = {"name": name, "index": index}
-    if place is not None:
-        handle["place"] = place
-    if job_ids:
-        handle["job"] = min(job_ids)
-    return handle
-
-
-def _never_begins(task: LaunchTask) -> bool:
-    with suppress(OSError):
-        return is_forbidden(read_exit_record(task.directory, task.tag))
-    return False
-
-
-def _stop(jobs: Sequence[Sequence[LaunchTask]], wanted: Set[str]) -> tuple[dict[str, bool | None], set[str]]:
-    """Keep runs from beginning; of a job with one that has begun already, all the others, too.
-
-    :param jobs: the runs of each job, in their order.
-    :return: wanted tag -> True: it never begins; False: it has begun; None: it has ended. And the others that
-        never begin.
-    """
-    blocked: dict[str, bool | None] = {}
-    kept: set[str] = set()
-    for tasks in jobs:
-        stopped = {task.tag: _block(task) for task in tasks if task.tag in wanted}
-        blocked.update(stopped)
-        if False in stopped.values():
-            kept.update(task.tag for task in tasks if task.tag not in wanted and forbid(task))
-    return blocked, kept
-
-
-def _block(task: LaunchTask) -> bool | None:
-    if forbid(task):
-        return True
-    with suppress(OSError):
-        record = read_exit_record(task.directory, task.tag)
-        return None if record is not None and record.exit_code is not None else False
-    return False

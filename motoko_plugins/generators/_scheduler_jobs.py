@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from enum import Enum
 
 import attrs
@@ -16,6 +17,7 @@ from motoko_core.interfaces import (
     LaunchTask,
     read_exit_record,
 )
+from motoko_plugins.generators._records import forbid
 from motoko_plugins.generators._scheduler import Phase, Request, Seen
 
 
@@ -46,6 +48,8 @@ class Job:
     :param over_since: when the scheduler first said that it is over.
     :param has_begun: whether a run of it has begun.
     :param passed: tags of runs after which others have begun.
+    :param noticed: tags of runs that have failed, as their records say, while the scheduler is asked why.
+    :param undecided: tag of a run that neither has a record nor can be kept from getting one -> since when.
     :param unread_since: when its records could first not be read.
     :param cancelled: tags of runs under way that are being cancelled.
     :param unwanted: tags of runs that are being kept from beginning because they are to be cancelled.
@@ -69,6 +73,8 @@ class Job:
     over_since: float | None = None
     has_begun: bool = False
     passed: set[str] = attrs.field(factory=set)
+    noticed: set[str] = attrs.field(factory=set)
+    undecided: dict[str, float] = attrs.field(factory=dict)
     unread_since: float | None = None
     word: str = ""
     cancelled: set[str] = attrs.field(factory=set)
@@ -121,6 +127,12 @@ def is_forbidden(record: ExitRecord | None) -> bool:
     return record is not None and record.job == NOBODY
 
 
+def any_begun(tasks: Iterable[LaunchTask], records: Mapping[str, ExitRecord]) -> bool:
+    """Whether one of these runs has."""
+    found = [records[task.tag] for task in tasks if task.tag in records]
+    return any(not is_forbidden(record) for record in found)
+
+
 def end_of(
     tag: str, *, record: ExitRecord | None, seen: Seen | None, is_cancelled: bool = False, message: str = ""
 ) -> Ended:
@@ -153,3 +165,38 @@ def which(entries: Iterable[Seen], record: ExitRecord | None) -> Seen | None:
     if record is not None:
         return next((entry for entry in found if entry.record_job == record.job), None)
     return next((entry for entry in found if entry.phase is not Phase.OVER), found[0] if found else None)
+
+
+def never_begins(task: LaunchTask) -> bool:
+    """Whether an earlier launcher has kept a run from beginning."""
+    with suppress(OSError):
+        return is_forbidden(read_exit_record(task.directory, task.tag))
+    return False
+
+
+def keep_from_beginning(
+    jobs: Sequence[Sequence[LaunchTask]], wanted: Set[str]
+) -> tuple[dict[str, bool | None], set[str]]:
+    """Keep runs from beginning; of a job with one that has begun already, all the others, too.
+
+    :param jobs: the runs of each job, in their order.
+    :return: wanted tag -> True: it never begins; False: it has begun; None: it has ended. And the others that
+        never begin.
+    """
+    blocked: dict[str, bool | None] = {}
+    kept: set[str] = set()
+    for tasks in jobs:
+        stopped = {task.tag: _block(task) for task in tasks if task.tag in wanted}
+        blocked.update(stopped)
+        if False in stopped.values():
+            kept.update(task.tag for task in tasks if task.tag not in wanted and forbid(task))
+    return blocked, kept
+
+
+def _block(task: LaunchTask) -> bool | None:
+    if forbid(task):
+        return True
+    with suppress(OSError):
+        record = read_exit_record(task.directory, task.tag)
+        return None if record is not None and record.exit_code is not None else False
+    return False
