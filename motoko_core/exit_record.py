@@ -20,6 +20,7 @@ __all__ = [
     "EXECUTE",
     "TAG_VARIABLE",
     "ExitRecord",
+    "end_execution",
     "exit_record_path",
     "forbid_execution",
     "read_exit_record",
@@ -29,6 +30,8 @@ __all__ = [
 PREFIX = ".motoko-"
 #: Who has executed a run whose execution was forbidden.
 NOBODY = "nobody"
+#: A line that keeps an execution that has begun from being begun again.
+OVER = "over"
 _FORBIDDEN = f"started {NOBODY}\nended 125\n"
 #: What a script finds in its environment: the tag of its execution.
 TAG_VARIABLE = "MOTOKO_TAG"
@@ -37,51 +40,66 @@ TAG_VARIABLE = "MOTOKO_TAG"
 #: run's script, keeps the record and answers the script's exit code; 126: the directory is out of reach;
 #: 125: another job has executed it, and it is not executed again. ``JOB`` names this job; one that the
 #: scheduler starts again under the same name executes what has not ended, or is to begin ``again``.
-#: ``motoko_ended`` is set if the script has said its exit code.
+#: ``motoko_ended`` is set if the script has said its exit code; ``motoko_start`` counts its executions.
 #:
 #: - An empty record is that of another job which is just beginning.
 #: - Jobs are signalled at any moment: bash itself makes and reads the record, for a command that it starts
 #:   could die of that, and what it leaves unsaid be taken for an answer.
 #: - Whose trap has set ``motoko_stopped`` is called (``motoko_stop now``) when the script's process id is
 #:   known.
-#: - ``TMOUT``, which some sites export, ends a ``read`` from a pipe; so do signals with ``POSIXLY_CORRECT``.
+#: - Shells may have been given options (``SHELLOPTS``, or a file that ``BASH_ENV`` names). In POSIX mode,
+#:   bash before 5.1 has no process substitution, and does not even read such a function.
+#: - ``TMOUT``, which some sites export, ends a ``read`` from a pipe; so do signals in POSIX mode.
 #: - A second shell waits for the script. It outlives signals to the whole job, and tells how the script
 #:   ended. (A ``wait`` in the job script tells the signal that a trap of the job script has caught, and some
 #:   versions of bash forget the script's code then.) The script's process id is in ``motoko_pid``, for such
 #:   traps.
-#: - That shell's standard error is the record: when the script is killed, it says so there ("Killed"), which
-#:   is all that tells ``kill -9`` from ``exit 137``.
-#: - It reads neither ``BASH_ENV``, which may print something, nor ``SHELLOPTS`` (``-p``); the script does.
+#: - That shell's standard error is the record: when the script is killed, it says so there ("Killed"), after
+#:   ``running``, which is all that tells ``kill -9`` from ``exit 137``.
+#: - It does not read ``BASH_ENV`` (``-p``); the script does. Libraries that are preloaded, and a locale that
+#:   is missing, may print something all the same: what counts says what it is, in lines of its own.
+#: - A node that its scheduler cannot reach may execute the script to its end, beside the next execution on
+#:   another node. So an end tells which execution it is of.
 #: - What a shell starts in the background ignores SIGINT and SIGQUIT, and no script could change that.
 #: - A record whose last line was cut off (its machine died) gets a line end before it goes on.
 EXECUTE = f"""\
+motoko_posix=${{POSIXLY_CORRECT-}} IFS=$' \\t\\n'
+set +o posix +o noclobber +e +u
+
 motoko_look() {{
     local line
-    motoko_first= motoko_last= motoko_interrupted=
+    motoko_first= motoko_last= motoko_interrupted= motoko_start=0
     while IFS= read -r line || [[ -n $line ]]; do
         [[ -n $motoko_first ]] || motoko_first=$line
         case $line in
-        "started "* | again) motoko_last=$line motoko_interrupted= ;;
-        "ended "*) motoko_last=$line ;;
-        "stopped "*) motoko_interrupted=1 ;;
+        "started "*) motoko_last=$line motoko_interrupted= motoko_start=$((motoko_start + 1)) ;;
+        again | over) motoko_last=$line motoko_interrupted= ;;
+        "ended "*" $motoko_start") motoko_last=$line ;;
+        "stopped "*" $motoko_start") motoko_interrupted=1 ;;
         esac
     done < "$1"
 }}
 
 motoko_read() {{
-    until read -r "$1" <&"$motoko_pipe"; do
-        (( $? > 128 )) || return 1
+    local line=
+    local TMOUT= 2>/dev/null
+    until [[ $line == "$1 "* ]]; do
+        until read -r line <&"$motoko_pipe"; do
+            (( $? > 128 )) || return 1
+        done
     done
+    printf -v "$2" %s "${{line#* }}"
 }}
 
 motoko_execute() {{
-    local record="{PREFIX}$1" code is_new=
+    local record="{PREFIX}$1" code=137 is_new=
     motoko_ended=
     cd -- "$2" || return 126
     set -o noclobber
     {{ true > "$record" && is_new=1; }} 2>/dev/null
     set +o noclobber
     if [[ -n $is_new ]]; then
+        motoko_start=1
         if ! printf 'started %s\\n' "$6" >> "$record"; then
             rm -f -- "$record"
             return 126
@@ -89,6 +107,7 @@ motoko_execute() {{
     elif [[ ! -e $record ]] || ! motoko_look "$record"; then
         return 126
     elif [[ $motoko_first == "started $6" && $motoko_last == @("started "*|again) ]]; then
+        motoko_start=$((motoko_start + 1))
         printf '\\nstarted %s\\n' "$6" >> "$record" || return 126
     else
         return 125
@@ -97,15 +116,21 @@ motoko_execute() {{
         trap - INT QUIT
         exec bash -p -c '
             trap : HUP INT QUIT TERM USR1 USR2
-            (printf "%s\\n" "$BASHPID"; {TAG_VARIABLE}=$1 exec bash "./$2" < /dev/null > "$3" 2> "$4")
+            printf "\\nrunning\\n" >&2
+            (
+                printf "\\npid %s\\n" "$BASHPID"
+                set +p
+                [[ -z $6 ]] || export POSIXLY_CORRECT=$6
+                {TAG_VARIABLE}=$1 exec bash "./$2" < /dev/null > "$3" 2> "$4"
+            )
             code=$?
-            printf "ended %s\\n" "$code" >&2
-            printf "%s\\n" "$code"
-        ' motoko "$1" "$3" "$4" "$5" 2>> "$record"
+            printf "ended %s %s\\n" "$code" "$5" >&2
+            printf "code %s\\n" "$code"
+        ' motoko "$1" "$3" "$4" "$5" "$motoko_start" "${{motoko_posix-}}" 2>> "$record"
     )
-    motoko_read motoko_pid || motoko_pid=
+    motoko_read pid motoko_pid || motoko_pid=
     [[ -z ${{motoko_stopped-}} ]] || motoko_stop now
-    if motoko_read code; then motoko_ended=1; else code=137; fi
+    ! motoko_read code code || motoko_ended=1
     motoko_pid=
     exec {{motoko_pipe}}<&-
     return "$code"
@@ -174,6 +199,22 @@ def _write_whole(path: Path) -> None:
             raise
 
 
+def end_execution(directory: Path, tag: str) -> None:
+    """Make sure that an execution whose end is known is never begun again, should its job be started again.
+
+    One that has not begun never will.
+
+    :raises OSError: the record can neither be made nor be written.
+    """
+    if forbid_execution(directory, tag):
+        return
+    record = os.open(exit_record_path(directory, tag), os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(record, f"\n{OVER}\n".encode())
+    finally:
+        os.close(record)
+
+
 def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
     """The record of the execution ``tag``; None if it has not begun.
 
@@ -188,20 +229,28 @@ def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
         text = exit_record_path(directory, tag).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    lines = [line for line in text.split("\n")[:-1] if line]  # what has no line end is not all there yet
-    jobs = [line.removeprefix("started ") for line in lines if line.startswith("started ")]
+    jobs: list[str] = []
+    code: int | None = None
+    has_messages = is_stopped = False
+    for line in text.split("\n")[:-1]:  # what has no line end is not all there yet
+        word, _, rest = line.partition(" ")
+        if word == "started" or line == "again":
+            jobs += [rest] if word == "started" else []
+            code, has_messages, is_stopped = None, False, False
+        elif line == "running":
+            has_messages = False
+        elif word == "ended":
+            said, _, start = rest.partition(" ")
+            # (The bash generator's spawner starts nothing again, and counts nothing.)
+            with suppress(ValueError):
+                code = int(said) if start in ("", str(len(jobs))) else code
+        elif word == "stopped":
+            is_stopped = is_stopped or rest.endswith(f" {len(jobs)}")
+        elif line and line != OVER:
+            has_messages = has_messages or code is None
     if not jobs:
         return None
-    code: int | None = None
-    has_messages = False
-    for line in lines:
-        if line.startswith("started ") or line == "again":
-            code, has_messages = None, False
-        elif line.startswith("ended "):
-            with suppress(ValueError):
-                code = int(line.removeprefix("ended "))
-        else:
-            has_messages = True
-    if code is not None and 128 < code < 128 + signal.NSIG and has_messages:
+    by_signal = has_messages or (is_stopped and code == 128 + signal.SIGTERM)
+    if code is not None and 128 < code < 128 + signal.NSIG and by_signal:
         code = 128 - code
     return ExitRecord(job=jobs[0], starts=len(jobs), exit_code=code)

@@ -19,16 +19,18 @@ _SPECIAL = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff\\']")
 # - Some schedulers signal every process of a job; SLURM with cgroups signals this shell alone, but for sites
 #   that have set SignalChildrenProcesses (https://slurm.schedmd.com/cgroup.conf.html). A process that does
 #   nothing, the canary, tells which: if it outlives the signal by a second, the run has not got it either,
-#   and gets it from here; parents before children, or a shell would go on with its next command. The job ends
-#   when those that got it have ended: they may have something to save.
+#   and gets it from here; once, for a second one ends many a program that saves, and parents before children,
+#   or a shell would go on with its next command. The job ends when those that got it have ended: they may
+#   have something to save.
 # - Signals come one after another, and this shell's may be the last: a busy machine has executed a run's
 #   processes to their end before. So a failure is no run's own unless the canary outlives it by a second.
+# - (In a trap, a plain `return` answers what the last command before the trap has answered.)
 # - A job that was started again executes only what it has not ended before.
 _RUN = """\
-motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_record= motoko_stopped= motoko_warned=
+motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_record= motoko_stopped=
 motoko_stopping= motoko_told=()
 trap 'motoko_stopped=1; [[ -z $motoko_pid ]] || motoko_stop' TERM
-tail --pid=$$ -f /dev/null < /dev/null > /dev/null 2>&1 &
+(trap '' HUP INT QUIT USR1 USR2; exec tail --pid=$$ -f /dev/null) < /dev/null > /dev/null 2>&1 &
 motoko_canary=$!
 disown
 trap 'motoko_lives "$motoko_canary" $$ && kill -s KILL "$motoko_canary"' EXIT
@@ -38,7 +40,7 @@ motoko_lives() {{
     while read -r key value; do
         case $key in
         State:) [[ $value != Z* ]] || return 1 ;;
-        PPid:) [[ -z ${{2-}} || $value == "$2" ]]; return ;;
+        PPid:) [[ -z ${{2-}} || $value == "$2" ]]; return $? ;;
         esac
     done < "/proc/$1/status"
     return 1
@@ -56,17 +58,17 @@ motoko_is_ending() {{
 motoko_stop() {{
     [[ -z $motoko_stopping ]] || return
     motoko_stopping=1
-    printf 'stopped by SIGTERM\\n' >> "$motoko_record"
+    printf '\\nstopped by SIGTERM %s\\n' "$motoko_start" >> "$motoko_record"
     [[ ${{1-}} != now ]] && motoko_is_ending || motoko_pass_on
     motoko_stopping=
 }}
 
 motoko_pass_on() {{
     local pid
-    local -A names=() parents=() caught=()
+    local -A names=() children=() caught=()
     local -a tree=()
     motoko_tree 15
-    for pid in "$motoko_pid" "${{!tree[@]}}"; do
+    for pid in "${{tree[@]}}"; do
         kill -s TERM "$pid" 2>/dev/null && motoko_told+=("$pid")
     done
 }}
@@ -75,7 +77,7 @@ motoko_run() {{
     local code pid
     motoko_record="$2/.motoko-$1"
     if [[ -n $motoko_failed ]]; then
-        [[ -e $motoko_record ]] || : > "$5"
+        [[ -e $motoko_record ]] || true > "$5"
         printf '%s\\n' "$motoko_failed" >> "$5"
         motoko_code=127
         return
@@ -99,40 +101,41 @@ motoko_run() {{
     motoko_code=$code
     [[ -n $motoko_ended ]] || return
     [[ -n $motoko_stopped ]] || ! motoko_is_ending || motoko_stopped=1
-    [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\\n' >> "$motoko_record"
+    [[ -z $motoko_stopped ]] || printf '\\nstopped by SIGTERM %s\\n' "$motoko_start" >> "$motoko_record"
 }}
 
 motoko_tree() {{
-    local status key value pid ancestor
+    local status key value pid n
     for status in /proc/[0-9]*/status; do
         pid=${{status//[!0-9]/}}
         while read -r key value _; do
             case $key in
             Name:) names[$pid]=$value ;;
-            PPid:) parents[$pid]=$value ;;
+            PPid:) children[$value]+=" $pid" ;;
             SigCgt:) (( 16#$value >> ($1 - 1) & 1 )) && caught[$pid]=1 ;;
             esac
         done < "$status"
     done 2>/dev/null
-    for pid in "${{!parents[@]}}"; do
-        ancestor=$pid
-        while [[ -n $ancestor && $ancestor != "$motoko_pid" ]]; do ancestor=${{parents[$ancestor]-}}; done
-        [[ -z $ancestor ]] || tree[$pid]=1
+    tree=("$motoko_pid")
+    for ((n = 0; n < ${{#tree[@]}}; n++)); do
+        tree+=(${{children[${{tree[n]}}]-}})
     done
 }}
 """
 
+# - (Where little time is asked for, it may come at once: `body` begins with a trap for it.)
 # - Who does not know the signal would be killed by it: it goes to those that catch it.
 # - Programs that start others on many nodes catch it to pass it on, to whoever it may kill.
 _WARN = """\
 motoko_warn() {
     local pid number=$1
-    local -A names=() parents=() caught=() tree=()
+    local -A names=() children=() caught=()
+    local -a tree=()
     motoko_warned=1
     [[ -n $motoko_pid && -z $motoko_stopped ]] || return
     [[ $number == +([0-9]) ]] || number=$(kill -l "$1")
     motoko_tree "$number"
-    for pid in "${!tree[@]}"; do
+    for pid in "${tree[@]}"; do
         [[ -n ${caught[$pid]-} ]] || continue
         [[ ${names[$pid]} != @(srun|mpirun|mpiexec*|orterun|prterun|prun) ]] || continue
         kill -s "$1" "$pid" 2>/dev/null
@@ -207,8 +210,9 @@ def body(
     :param warning: the signal, such as ``USR1``, that says to the job's shell that its time runs out.
     """
     names = [quote(name) for name in modules]
-    parts = [EXECUTE, _RUN.format(submit_directory=submit_directory)]
+    parts = ["motoko_warned=\n", EXECUTE, _RUN.format(submit_directory=submit_directory)]
     if warning and warning.upper() not in ("TERM", "15"):  # that one goes to the run anyway
+        parts[0] += f"trap 'motoko_warned=1' {warning}\n"
         parts.append(f"{_WARN}trap 'motoko_warn {warning}' {warning}\n")
     if names:
         parts.append(_MODULES.replace("@NAMES@", " ".join(names)))

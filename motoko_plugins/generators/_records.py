@@ -5,9 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 
-from motoko_core.interfaces import LaunchTask, exit_record_path, forbid_execution, read_exit_record
+from motoko_core.interfaces import (
+    LaunchTask,
+    end_execution,
+    exit_record_path,
+    forbid_execution,
+    read_exit_record,
+)
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +31,17 @@ def forbid(task: LaunchTask) -> bool:
             "the run directory of %s is out of reach: %s: %s", task.task, error.strerror, task.directory
         )
         return False
+
+
+def close_records(tasks: Iterable[LaunchTask]) -> None:
+    """Make sure that runs which have ended are not executed again under their tags."""
+    for task in tasks:
+        try:
+            end_execution(task.directory, task.tag)
+        except OSError as error:
+            log.warning(
+                "the record of %s cannot be closed: %s: %s", task.task, error.strerror, task.directory
+            )
 
 
 def has_begun(task: LaunchTask) -> bool | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 from motoko_core.errors import ConfigError, MotokoError
 from motoko_core.interfaces import Ended, JobGenerator, LaunchTask, Submitted
 from motoko_plugins.generators._environment import job_environment
-from motoko_plugins.generators._records import forbid
+from motoko_plugins.generators._records import close_records, forbid
 from motoko_plugins.generators._scheduler import Scheduler
 from motoko_plugins.generators._scheduler_follow import Follower
 from motoko_plugins.generators._scheduler_jobs import Job, Stage, keep_from_beginning, never_begins
@@ -56,7 +57,9 @@ class SchedulerGenerator(JobGenerator):
         self._jobs: dict[tuple[str, int], Job] = {}
         self._by_tag: dict[str, Job] = {}
         self._plan = Plan(self.scheduler, self.options.max_array_size, self._environment)
-        self._ends: asyncio.Queue[Ended | BaseException] = asyncio.Queue()
+        self._ends: deque[Ended | BaseException] = deque()
+        self._unclosed: list[LaunchTask] = []
+        self._has_ends = asyncio.Event()
         self._some_ended = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         self._submitter = Submitter(
@@ -238,13 +241,24 @@ class SchedulerGenerator(JobGenerator):
     async def ended(self) -> AsyncIterator[Ended]:
         """Yield the ends as they become known.
 
+        A job whose run has not ended well may be started again: by its site, or by somebody who says so to
+        the scheduler. It executes no run whose end has been told, for another job may have got it since.
+
         :raises Exception: a mistake in this module; nothing is followed any more.
         """
         while True:
-            end = await self._ends.get()
-            if isinstance(end, BaseException):
-                raise end
-            yield end
+            self._has_ends.clear()
+            if not self._ends:
+                await self._has_ends.wait()
+            count, unclosed = len(self._ends), list(self._unclosed)
+            if unclosed:
+                await asyncio.to_thread(close_records, unclosed)
+                del self._unclosed[: len(unclosed)]
+            for _ in range(count):
+                end = self._ends.popleft()
+                if isinstance(end, BaseException):
+                    raise end
+                yield end
 
     def _end(self, job: Job, task: LaunchTask, end: Ended) -> None:
         if self._by_tag.pop(task.tag, None) is None:
@@ -252,7 +266,10 @@ class SchedulerGenerator(JobGenerator):
         job.tasks.remove(task)
         job.cancelled.discard(task.tag)
         job.unwanted.discard(task.tag)
-        self._ends.put_nowait(end)
+        self._ends.append(end)
+        if end.exit_code != 0:
+            self._unclosed.append(task)
+        self._has_ends.set()
         self._some_ended.set()
         if not job.tasks and (job.stage is Stage.PLANNED or not job.kills):
             self._forget(job)
@@ -336,4 +353,5 @@ class SchedulerGenerator(JobGenerator):
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled() and (error := worker.exception()) is not None:
-            self._ends.put_nowait(error)
+            self._ends.append(error)
+            self._has_ends.set()

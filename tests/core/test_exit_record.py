@@ -85,7 +85,7 @@ def test_the_scripts_exit_code_is_recorded_and_answered(run: Execution, code: in
     run.write(f"exit {code}")
     assert run.run() == code
     assert run.record() == ExitRecord(job="12", exit_code=code)
-    assert run.lines() == ["started 12", f"ended {code}"]
+    assert run.lines() == ["started 12", "", "running", f"ended {code} 1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGUSR1])

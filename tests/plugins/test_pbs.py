@@ -23,6 +23,7 @@ GOLDEN = """\
 #PBS -l walltime=1:00:00
 
 motoko_job=${PBS_JOBID:-$SLURM_JOB_ID}
+motoko_warned=
 ...
 motoko_modules gcc 'mpi/4 beta' > "$motoko_messages" 2>&1; then
     motoko_failed=$(cat -- "$motoko_messages" 2>/dev/null)

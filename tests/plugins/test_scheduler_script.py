@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from motoko_core.interfaces import ExitRecord, LaunchTask, exit_record_path, read_exit_record
+from motoko_core.daemons import is_gone
+from motoko_core.interfaces import EXECUTE, ExitRecord, LaunchTask, exit_record_path, read_exit_record
 from motoko_plugins.generators._job_script import body, quote
+from motoko_plugins.generators._records import close_records
 from tests.plugins.scheduling import Runs, runs, until
 
 __all__ = ["runs"]
@@ -29,6 +32,17 @@ while not pathlib.Path("end").exists():
 """
 
 
+#: A second signal ends it, however soon it comes.
+ONCE = """\
+import ctypes, pathlib, re, signal, time
+libc = ctypes.CDLL(None)
+libc.sysv_signal(signal.SIGTERM, libc.getpid)
+pathlib.Path("begun").touch()
+while int(re.search("SigCgt:(.*)", pathlib.Path("/proc/self/status").read_text())[1], 16) >> 14 & 1:
+    time.sleep(0.05)
+time.sleep(0.3)
+pathlib.Path("warned").touch()
+"""
 SAVES = """\
 import pathlib, signal, sys, time
 def save(number, frame):
@@ -88,8 +102,16 @@ def canaries(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(job.pid).children():
         with suppress(psutil.Error):
-            found += [process] if "--pid" in " ".join(process.cmdline()) else []
+            found += [process] if process.cmdline()[:1] == ["tail"] else []
     return found
+
+
+def shell(place: Path, text: str) -> str:
+    """Put a bash that says something first before the real one; answer the PATH."""
+    place.mkdir()
+    (place / "bash").write_text(f'#!/bin/sh\n{text}\nexec {shutil.which("bash")} "$@"\n')
+    (place / "bash").chmod(0o755)
+    return f"{place}:{os.environ['PATH']}"
 
 
 def has_ended(task: LaunchTask) -> bool:
@@ -191,6 +213,7 @@ async def test_a_run_whose_processes_are_ended_before_its_job_hears_of_it_is_exe
         (f"trap 'exit 4' TERM\n{WAITS}", 4),
         ("python aware.py\ntouch end", -15),  # the program saves, and what comes after it does not begin
         ("exec python aware.py", 0),
+        ("exec python once.py", 0),
         (f"touch begun\n{'sleep 60 & ' * 40}sleep 60\ntouch end", -15),  # parents hear of it first
     ],
 )
@@ -200,6 +223,7 @@ async def test_a_job_that_hears_alone_that_it_is_to_end_tells_its_run(
     """So does SLURM signal jobs where it follows them by cgroups."""
     task, later = runs(text), runs("true")
     (task.directory / "aware.py").write_text(SAVES)
+    (task.directory / "once.py").write_text(ONCE)
     job = execute(script([task, later]))
     await until((task.directory / "begun").exists)
     job.send_signal(signal.SIGTERM)
@@ -209,7 +233,7 @@ async def test_a_job_that_hears_alone_that_it_is_to_end_tells_its_run(
     assert job.wait(60) == 143
     assert record(task) == ExitRecord(job="7_3", exit_code=code)
     assert record(later) is None
-    assert (task.directory / "warned").exists() == ("aware.py" in text)
+    assert (task.directory / "warned").exists() == (".py" in text)
     assert not (task.directory / "end").exists()
 
 
@@ -237,13 +261,104 @@ def test_what_the_environment_of_shells_does_is_not_taken_for_the_words_of_a_run
     assert task.stdout.read_text() == "hello\n"
 
 
+@pytest.mark.parametrize("code", [0, 3, 137])
+def test_what_libraries_print_into_every_process_is_not_taken_for_the_words_of_a_run(
+    runs: Runs, execute: Jobs, tmp_path: Path, code: int
+) -> None:
+    task, later = runs(f"sleep 0.1; touch done; exit {code}"), runs("[[ -e ../run-1/done ]]")
+    path = shell(tmp_path / "bin", "printf 'hello\\nthere'; printf 'hello\\nthere' >&2")
+    assert execute(script([task, later]), PATH=path).wait(60) == code
+    assert record(task) == ExitRecord(job="7_3", exit_code=code)
+    assert record(later) == ExitRecord(job="7_3", exit_code=0)
+
+
+@pytest.mark.parametrize("option", ["errexit", "nounset", "noclobber", "posix"])
+def test_options_of_the_environment_change_nothing_of_what_a_job_does(
+    runs: Runs, execute: Jobs, tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init" / "bash").write_text("module() { true; }\n")
+    (tmp_path / "rc").write_text(f"set -o {option}\n")
+    batch = [runs("exit 3"), runs("echo $SHELLOPTS")]
+    environment = {"MODULESHOME": str(tmp_path), "BASH_ENV": str(tmp_path / "rc")}
+    assert execute(script(batch, modules=["gcc"]), **environment).wait(60) == 3
+    assert [record(task) for task in batch] == [ExitRecord(job="7_3", exit_code=code) for code in (3, 0)]
+    assert option in batch[1].stdout.read_text().strip().split(":")  # the script's shell has them
+
+
+def test_a_run_reads_what_its_user_has_every_shell_read(runs: Runs, execute: Jobs, tmp_path: Path) -> None:
+    (tmp_path / "rc").write_text("place=here\n")
+    task = runs("echo $place $-")
+    assert execute(script([task]), BASH_ENV=str(tmp_path / "rc"), SHELLOPTS="nounset").wait(60) == 0
+    place, options = task.stdout.read_text().split()
+    assert place == "here"
+    assert "p" not in options  # no shell with privileges
+
+
+def test_a_run_is_executed_in_posix_mode_if_its_user_wants_that(runs: Runs, execute: Jobs) -> None:
+    task = runs("shopt -po posix; echo $POSIXLY_CORRECT")
+    assert execute(script([task]), POSIXLY_CORRECT="y").wait(60) == 0
+    assert task.stdout.read_text() == "set -o posix\ny\n"
+
+
+async def test_a_signal_that_is_no_end_does_not_keep_a_run_from_hearing_of_its_end(
+    runs: Runs, execute: Jobs
+) -> None:
+    task = runs("trap '' USR2; exec python aware.py")
+    (task.directory / "aware.py").write_text(SAVES)
+    job = execute(f"trap : USR2\n{script([task])}")
+    await until((task.directory / "begun").exists)
+    (canary,) = canaries(job)
+    os.killpg(job.pid, signal.SIGUSR2)
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(60) == 0
+    assert (task.directory / "warned").exists()
+    assert is_gone(canary)
+
+
+def test_a_warning_before_all_else_lets_the_first_run_begin_alone(runs: Runs, execute: Jobs) -> None:
+    first, later = runs("true"), runs("true")
+    text = script([first, later]).replace(EXECUTE, f"kill -USR1 $$\n{EXECUTE}", 1)
+    assert execute(text).wait(60) == 143
+    assert record(first) == ExitRecord(job="7_3", exit_code=0)
+    assert record(later) is None
+
+
+def test_a_run_whose_end_was_told_is_not_executed_again(runs: Runs, execute: Jobs) -> None:
+    """Somebody may have its job started again."""
+    interrupted, waiting = runs("echo x >> executed; exit 143"), runs("touch executed")
+    assert execute(script([interrupted])).wait(60) == 143
+    with exit_record_path(interrupted.directory, interrupted.tag).open("a") as file:
+        file.write("\nstopped by SIGTERM 1\n")
+    close_records([interrupted, waiting])
+    assert execute(script([interrupted, waiting])).wait(60) == 125
+    assert record(interrupted) == ExitRecord(job="7_3", exit_code=-15)
+    assert (interrupted.directory / "executed").read_text() == "x\n"
+    assert not (waiting.directory / "executed").exists()
+
+
+async def test_an_execution_that_was_given_up_does_not_speak_for_the_next(runs: Runs, execute: Jobs) -> None:
+    """SLURM starts a job again whose node it cannot reach, whatever the processes there do."""
+    task = runs("[[ -e begun-1 ]] && n=2 || n=1; touch begun-$n; until [[ -e end-$n ]]; do sleep 0.05; done")
+    given_up = execute(script([task]))
+    await until((task.directory / "begun-1").exists)
+    again = execute(script([task]))
+    await until((task.directory / "begun-2").exists)
+    (task.directory / "end-1").touch()
+    assert given_up.wait(60) == 0
+    assert record(task) == ExitRecord(job="7_3", exit_code=None, starts=2)
+    (task.directory / "end-2").touch()
+    assert again.wait(60) == 0
+    assert record(task) == ExitRecord(job="7_3", exit_code=0, starts=2)
+
+
 async def test_nothing_is_left_of_a_job_that_is_killed_alone(runs: Runs, execute: Jobs) -> None:
     job = execute(script([runs(f"touch begun; {WAITS}")]))
     await until(lambda: canaries(job))
     (canary,) = canaries(job)
     job.kill()
     job.wait(60)
-    await until(lambda: not canary.is_running() or canary.status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: is_gone(canary))
 
 
 async def test_a_run_that_is_killed_because_it_did_not_end_is_executed_again(

@@ -3,12 +3,14 @@
 #SBATCH --requeue
 #SBATCH --ntasks=2
 
+motoko_warned=
+
 # motoko_execute
 
-motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_record= motoko_stopped= motoko_warned=
+motoko_code=0 motoko_begun= motoko_failed= motoko_pid= motoko_record= motoko_stopped=
 motoko_stopping= motoko_told=()
 trap 'motoko_stopped=1; [[ -z $motoko_pid ]] || motoko_stop' TERM
-tail --pid=$$ -f /dev/null < /dev/null > /dev/null 2>&1 &
+(trap '' HUP INT QUIT USR1 USR2; exec tail --pid=$$ -f /dev/null) < /dev/null > /dev/null 2>&1 &
 motoko_canary=$!
 disown
 trap 'motoko_lives "$motoko_canary" $$ && kill -s KILL "$motoko_canary"' EXIT
@@ -18,7 +20,7 @@ motoko_lives() {
     while read -r key value; do
         case $key in
         State:) [[ $value != Z* ]] || return 1 ;;
-        PPid:) [[ -z ${2-} || $value == "$2" ]]; return ;;
+        PPid:) [[ -z ${2-} || $value == "$2" ]]; return $? ;;
         esac
     done < "/proc/$1/status"
     return 1
@@ -36,17 +38,17 @@ motoko_is_ending() {
 motoko_stop() {
     [[ -z $motoko_stopping ]] || return
     motoko_stopping=1
-    printf 'stopped by SIGTERM\n' >> "$motoko_record"
+    printf '\nstopped by SIGTERM %s\n' "$motoko_start" >> "$motoko_record"
     [[ ${1-} != now ]] && motoko_is_ending || motoko_pass_on
     motoko_stopping=
 }
 
 motoko_pass_on() {
     local pid
-    local -A names=() parents=() caught=()
+    local -A names=() children=() caught=()
     local -a tree=()
     motoko_tree 15
-    for pid in "$motoko_pid" "${!tree[@]}"; do
+    for pid in "${tree[@]}"; do
         kill -s TERM "$pid" 2>/dev/null && motoko_told+=("$pid")
     done
 }
@@ -55,7 +57,7 @@ motoko_run() {
     local code pid
     motoko_record="$2/.motoko-$1"
     if [[ -n $motoko_failed ]]; then
-        [[ -e $motoko_record ]] || : > "$5"
+        [[ -e $motoko_record ]] || true > "$5"
         printf '%s\n' "$motoko_failed" >> "$5"
         motoko_code=127
         return
@@ -79,25 +81,24 @@ motoko_run() {
     motoko_code=$code
     [[ -n $motoko_ended ]] || return
     [[ -n $motoko_stopped ]] || ! motoko_is_ending || motoko_stopped=1
-    [[ -z $motoko_stopped ]] || printf 'stopped by SIGTERM\n' >> "$motoko_record"
+    [[ -z $motoko_stopped ]] || printf '\nstopped by SIGTERM %s\n' "$motoko_start" >> "$motoko_record"
 }
 
 motoko_tree() {
-    local status key value pid ancestor
+    local status key value pid n
     for status in /proc/[0-9]*/status; do
         pid=${status//[!0-9]/}
         while read -r key value _; do
             case $key in
             Name:) names[$pid]=$value ;;
-            PPid:) parents[$pid]=$value ;;
+            PPid:) children[$value]+=" $pid" ;;
             SigCgt:) (( 16#$value >> ($1 - 1) & 1 )) && caught[$pid]=1 ;;
             esac
         done < "$status"
     done 2>/dev/null
-    for pid in "${!parents[@]}"; do
-        ancestor=$pid
-        while [[ -n $ancestor && $ancestor != "$motoko_pid" ]]; do ancestor=${parents[$ancestor]-}; done
-        [[ -z $ancestor ]] || tree[$pid]=1
+    tree=("$motoko_pid")
+    for ((n = 0; n < ${#tree[@]}; n++)); do
+        tree+=(${children[${tree[n]}]-})
     done
 }
 
