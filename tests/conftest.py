@@ -156,10 +156,12 @@ def make_workflow() -> Iterator[Callable[..., Workflow]]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def orchestrate(workflow: Workflow, main: Callable[..., Any], **params: Any) -> None:
+async def orchestrate(
+    workflow: Workflow, main: Callable[..., Any], *, timeout_s: float = TIMEOUT_S, **params: Any
+) -> None:
     """Execute ``main`` as the orchestrator of a workflow, within the time limit."""
     workflow.orchestrator_function = main
-    await asyncio.wait_for(workflow.execute_async(**params), TIMEOUT_S)
+    await asyncio.wait_for(workflow.execute_async(**params), timeout_s)
 
 
 def set_state(workflow: Workflow, reference: str, state: str, **entries: Any) -> None:
@@ -189,7 +191,8 @@ def number(reference: str) -> int:
 
 
 def states(workflow: Workflow, study: str = "mult") -> dict[int, str]:
-    """The states of the runs of this ``run_name``, by id."""
+    """The states of the runs of this ``run_name``, by id; with all that others have committed by now."""
+    workflow.task_managers[study].database.ping()
     return transact("the test", lambda: {r.id: r.state for r, _ in workflow.task_managers[study].select()})
 
 

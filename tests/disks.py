@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from motoko_core.daemons import wait_until
+
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
@@ -20,7 +22,9 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     if mount is None or subprocess.run(words, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small file system")
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    # (What was executed there may take a moment to end.)
+    words = ["umount", str(place)]
+    assert wait_until(lambda: subprocess.run(words, capture_output=True, check=False).returncode == 0, 60)
 
 
 def fill(directory: Path) -> None:

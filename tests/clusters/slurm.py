@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.clusters import reaper, wrapper
+from tests.ports import claim_ports
 
 NODES = ("node1", "node2", "node3")
 
@@ -85,7 +86,7 @@ class SlurmCluster:
     """
 
     def __init__(self, *, min_job_age_s: int = 60, settings: str = "") -> None:
-        self._claim, port = claim_ports()
+        self._claim, port = claim_ports(len(NODES) + 1)
         # Not below pytest's directories: a socket's path must not exceed 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="motoko-slurm-"))
         self._reaper = reaper.start(self.directory)
@@ -166,9 +167,14 @@ class SlurmCluster:
 
     def start_controller(self) -> None:
         """Start slurmctld with the state that it saved; return when it answers."""
-        if not self._is_up("slurmctld"):
-            self._start("slurmctld", "slurmctld", "-D")
-        self._wait(lambda: "UP" in self.run("scontrol", "ping", check=False), "slurmctld answers")
+
+        def answers() -> bool:
+            # (It gives up if what the last one has left, processes or connections, still has its port.)
+            if not self._is_up("slurmctld"):
+                self._start("slurmctld", "slurmctld", "-D")
+            return "UP" in self.run("scontrol", "ping", check=False)
+
+        self._wait(answers, "slurmctld answers")
 
     def kill_node(self, node: str) -> None:
         """Have a node fail: its slurmd and all of its jobs are killed. It is DOWN within 20 s or so."""
@@ -247,7 +253,7 @@ class SlurmCluster:
             self.run("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)
 
         def is_done() -> bool:
-            return not self.run("squeue", "-a", "-h", "-o", "%i %T", check=False)
+            return not self.run("squeue", "-a", "-h", "-o", "%i %T")
 
         self._wait(
             is_done, lambda: f"no job is left: {self.run('squeue', '-a', '-h', '-o', '%i %T', check=False)}"
@@ -293,9 +299,15 @@ class SlurmCluster:
         self._daemons[name].wait(TIMEOUT_S)
 
     def _wait(self, condition: Callable[[], object], what: str | Callable[[], str]) -> None:
-        """Wait for what has no event, with a limit."""
+        """Wait for what has no event, with a limit. While a program of SLURM's fails, it is not so."""
         end = time.monotonic() + TIMEOUT_S
-        while not condition():
+
+        def holds() -> object:
+            with suppress(AssertionError):
+                return condition()
+            return False
+
+        while not holds():
             if time.monotonic() > end:
                 what = what if isinstance(what, str) else what()
                 pytest.fail(f"SLURM: not so after {TIMEOUT_S:.0f} s: {what}\n{self.logs()}")
@@ -307,23 +319,3 @@ class SlurmCluster:
         with suppress(FileNotFoundError):  # it is being taken down
             return "\n".join(f"{path.name}:\n{path.read_text(errors='replace')[-2000:]}" for path in paths)
         return ""
-
-
-def claim_ports() -> tuple[socket.socket, int]:
-    """Take ten ports that no other cluster of these tests takes, for as long as the socket is open.
-
-    They are below the range out of which the system gives ports to clients.
-    """
-    for port in range(17000, 32000, 10):
-        claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            claim.bind(f"\0motoko-slurm-ports-{port}")
-            for offset in range(len(NODES) + 1):
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("", port + offset))
-        except OSError:
-            claim.close()
-        else:
-            return claim, port
-    raise AssertionError("no free ports for a SLURM cluster between 17000 and 32000")

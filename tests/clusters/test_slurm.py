@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from motoko_core.daemons import wait_until
+from motoko_core.daemons import is_gone, wait_until
 from tests.clusters import reaper
 from tests.clusters.reaper import ROOT
 from tests.clusters.slurm import NODES, SlurmCluster
@@ -104,5 +104,5 @@ def test_nothing_is_left_of_a_cluster_whose_test_process_was_killed(slurm_cluste
         found = reaper.processes_of(directory)
         process.kill()
     assert wait_until(lambda: not directory.exists(), 60)
-    assert not [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert all(map(is_gone, found))
     assert not directory.exists()

@@ -17,7 +17,6 @@ from motoko_core import lifecycle
 from motoko_core.daemons import wait_until
 from motoko_core.launch.daemon import orchestrator_pid
 from motoko_core.workflow import Workflow
-from tests.conftest import stop_everything
 from tests.processes import run_python
 
 PATIENCE_S = 60
@@ -173,7 +172,8 @@ def directory() -> Iterator[Path]:
         "task_managers:\n  square:\n\n  shift:\n\n  total:\n\norchestrator: orchestrator.main\n"
     )
     yield directory
-    stop_everything(Workflow(directory / "motoko.yaml"))
+    # (Jobs that are at work would start their study's server again.)
+    motoko(directory, "kill", "--reset")
     shutil.rmtree(directory)
 
 

@@ -238,7 +238,7 @@ def test_the_same_job_started_again_executes_it_again(run: Execution) -> None:
     """After its machine has died, with whatever was on it."""
     run.write("echo >> log; echo > started; [ -e again ] || exec sleep 1000")
     with run.start("12") as job:
-        run.wait_for("log")
+        run.wait_for("started")
         os.killpg(job.pid, signal.SIGKILL)
     assert run.record() == ExitRecord(job="12")
     assert run.run("13") == 125
@@ -360,8 +360,10 @@ def waiting(run: Execution) -> Callable[[str], subprocess.Popen[str]]:
 
     def start(before: str) -> subprocess.Popen[str]:
         run.write("trap 'echo saved >> log; exit 3' TERM\necho > started\nwhile :; do sleep 0.02; done")
-        job = run.start(before=before)
+        known = "motoko_stopped=1; motoko_stop() { echo > known; }"  # called when the script's id is known
+        job = run.start(before=f"{known}\n{before}")
         run.wait_for("started")
+        run.wait_for("known")
         return job
 
     return start

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from motoko_core.interfaces import Ended, LaunchTask
+from motoko_plugins.generators import _scheduler_generator
 from motoko_plugins.generators.slurm import SlurmGenerator, SlurmOptions
 
 #: A real cluster on a busy machine.
@@ -89,6 +90,12 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
     await asyncio.wait_for(wait(), TIMEOUT_S)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers to submissions name the jobs, or say why there are none, however busy the machine is."""
+    monkeypatch.setattr(_scheduler_generator, "_PATIENCE_S", TIMEOUT_S)
 
 
 @pytest.fixture

@@ -267,15 +267,9 @@ async def test_jobs_are_cancelled_with_the_schedulers_program(
     (begun.directory / "begin").touch()
     async with sge() as generator:
         await generator.submit([task, begun])
-        submitted = task.directory / SUBMITTED_FILE
-        await until(
-            lambda: submitted.exists() and (begun.directory / "started").exists(), "submitted", TIMEOUT_S
-        )
-        await until(
-            lambda: generator.generator._jobs[begun.tag].job,  # type: ignore[attr-defined]
-            "known",
-            TIMEOUT_S,
-        )
+        await until((begun.directory / "started").exists, "begun", TIMEOUT_S)
+        jobs = generator.generator._jobs  # type: ignore[attr-defined]
+        await until(lambda: jobs[task.tag].job and jobs[begun.tag].job, "known", TIMEOUT_S)
         program(scheduler, "qdel", f"echo $* >> {tmp_path}/calls")
         await generator.generator.cancel([task.tag, begun.tag, "motoko-unknown"])
         (tmp_path / "queue").write_text("")

@@ -11,9 +11,11 @@ from motoko_core.errors import ConfigError
 from motoko_core.interfaces import exit_record_path
 from motoko_plugins.generators.slurm import SlurmGenerator, SlurmOptions
 from tests.clusters.slurm import SlurmCluster
-from tests.plugins.scheduling import Runs, following, runs, slurm
+from tests.plugins.scheduling import Runs, following, patient, runs, slurm
 
-__all__ = ["runs"]
+__all__ = ["patient", "runs"]
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 async def test_runs_end_as_their_scripts_do(slurm_cluster: SlurmCluster, runs: Runs) -> None:

@@ -7,13 +7,17 @@ from datetime import datetime, timedelta
 import attrs
 import pytest
 
+from motoko_core.daemons import wait_until
 from motoko_core.interfaces import LaunchTask, Submitted
 from tests.clusters.slurm import SlurmCluster
-from tests.plugins.scheduling import Runs, following, runs, slurm, until
+from tests.plugins.scheduling import TIMEOUT_S, Runs, following, patient, runs, slurm, until
 
-__all__ = ["runs"]
+__all__ = ["patient", "runs"]
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 WAITS = "echo x >> begun\nuntil [ -e end ]; do sleep 0.1; done\n"
+WARNED = f"trap 'touch warned' USR1\n{WAITS}"
 #: Says when it is warned, and goes on.
 AWARE = """\
 import pathlib, signal, time
@@ -94,6 +98,7 @@ async def test_a_job_that_slurm_starts_again_is_followed_to_its_end(
         await until(lambda: all((task.directory / "begun").exists() for task in batch[1:]))
         job = (answers[1].handle or {})["job"]
         slurm_cluster.run("scontrol", "requeue", job)
+        slurm_cluster.wait_for_jobs(lambda found: "PENDING" in [state for *_, state in found])
         # Within the same second, the node takes it for the one that was revoked: it fails.
         start = f"{datetime.now() + timedelta(seconds=2):%Y-%m-%dT%H:%M:%S}"
         await until(lambda: has_begun_again(slurm_cluster, batch[1], job, start))
@@ -101,6 +106,26 @@ async def test_a_job_that_slurm_starts_again_is_followed_to_its_end(
             (task.directory / "end").touch()
         assert [end.exit_code for end in await ends(*batch)] == [0, 0, 0]
     assert (batch[2].directory / "begun").read_text() == "x\n"
+
+
+async def test_a_job_whose_runs_end_was_told_does_not_execute_it_when_it_is_started_again(
+    slurm_cluster: SlurmCluster, runs: Runs
+) -> None:
+    task = runs(WAITS)
+    generator = slurm(requeue=True)
+    async with following(generator) as ends:
+        (answer,) = await generator.submit([task])
+        await until((task.directory / "begun").exists)
+        await generator.cancel([task.tag])
+        assert [end.reason for end in await ends(task)] == ["CANCELLED"]
+    slurm_cluster.wait_for_jobs(lambda found: [job[2] for job in found] == ["CANCELLED"])
+    job = (answer.handle or {})["job"]
+    slurm_cluster.run("scontrol", "requeue", job)
+    slurm_cluster.wait_for_jobs(lambda found: [job[2] for job in found] == ["PENDING"])
+    start = f"{datetime.now() + timedelta(seconds=2):%Y-%m-%dT%H:%M:%S}"
+    slurm_cluster.run("scontrol", "update", f"JobId={job}", f"StartTime={start}")
+    slurm_cluster.wait_for_jobs(lambda found: [job[2] for job in found] == ["FAILED"])
+    assert (task.directory / "begun").read_text() == "x\n"
 
 
 async def test_runs_on_a_node_that_fails_end_with_it_or_begin_again(
@@ -128,7 +153,7 @@ async def test_runs_on_a_node_that_fails_end_with_it_or_begin_again(
 async def test_runs_that_a_job_leaves_behind_are_executed_by_another(
     slurm_cluster: SlurmCluster, runs: Runs
 ) -> None:
-    batch = [runs(WAITS), runs("echo x >> begun"), runs("echo x >> begun")]
+    batch = [runs(WARNED), runs("echo x >> begun"), runs("echo x >> begun")]
     first, *others = batch
     generator = slurm(runs_per_job=3)
     async with following(generator) as ends:
@@ -152,7 +177,7 @@ async def test_runs_that_a_job_leaves_behind_are_executed_by_another(
 async def test_runs_that_a_job_has_left_behind_while_no_launcher_was_there_are_launched_again(
     slurm_cluster: SlurmCluster, runs: Runs, is_forgotten: bool
 ) -> None:
-    batch = [runs(WAITS), runs("echo x >> begun"), runs("echo x >> begun")]
+    batch = [runs(WARNED), runs("echo x >> begun"), runs("echo x >> begun")]
     generator, later = slurm(runs_per_job=3), slurm(runs_per_job=3, lost_after_s=1)
     async with following(generator):
         answers = await generator.submit(batch)
@@ -172,4 +197,5 @@ async def test_runs_that_a_job_has_left_behind_while_no_launcher_was_there_are_l
 def leave_the_rest(cluster: SlurmCluster, first: LaunchTask, answer: Submitted) -> None:
     """Have a job end after its first run, as before the time limit."""
     cluster.run("scancel", "--batch", "--signal=USR1", (answer.handle or {})["job"])
+    assert wait_until((first.directory / "warned").exists, TIMEOUT_S)
     (first.directory / "end").touch()

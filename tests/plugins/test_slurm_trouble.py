@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from motoko_core.interfaces import exit_record_path, forbid_execution
-from motoko_plugins.generators import _scheduler_generator, _scheduler_submit
+from motoko_plugins.generators import _scheduler_submit
 from tests.clusters.slurm import SlurmCluster
-from tests.plugins.scheduling import TIMEOUT_S, Runs, following, runs, slurm, until
+from tests.plugins.scheduling import Runs, following, patient, runs, slurm, until
 
-__all__ = ["runs"]
+__all__ = ["patient", "runs"]
 
 #: Counts its executions.
 COUNTS = "echo x >> ../executed-$(basename $PWD)\n"
@@ -78,11 +78,11 @@ async def test_a_submission_that_always_fails_ends_in_the_end(
 REFUSES = "echo 'sbatch: error: Batch job submission failed: Unspecified error' >&2; exit 1"
 
 
+@pytest.mark.usefixtures("patient")  # the refusal comes while it waits
 @pytest.mark.parametrize("runs_per_job", [1, 3])
 async def test_a_refused_job_that_has_begun_all_the_same_is_followed(
-    slurm_cluster: SlurmCluster, runs: Runs, monkeypatch: pytest.MonkeyPatch, runs_per_job: int
+    slurm_cluster: SlurmCluster, runs: Runs, runs_per_job: int
 ) -> None:
-    monkeypatch.setattr(_scheduler_generator, "_PATIENCE_S", TIMEOUT_S)  # the refusal comes while it waits
     slurm_cluster.wrap(
         "sbatch", after=f"until [ -s {runs.root}/executed-run-1 ]; do sleep 0.05; done; {REFUSES}"
     )
@@ -197,6 +197,7 @@ async def test_what_was_kept_from_beginning_is_handed_back(slurm_cluster: SlurmC
         await until(lambda: {job[2] for job in slurm_cluster.jobs()} == {"CANCELLED"})
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_run_that_its_job_has_passed_by_is_not_launched_again(
     slurm_cluster: SlurmCluster, runs: Runs
 ) -> None:
@@ -215,6 +216,7 @@ async def test_a_run_that_its_job_has_passed_by_is_not_launched_again(
         ]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_run_whose_record_stays_empty_ends(slurm_cluster: SlurmCluster, runs: Runs) -> None:
     """Its job was killed when it had just made it."""
     first, *_ = batch = [runs(COUNTS, options={"slurm_options": ["hold"]}) for _ in range(3)]
@@ -317,7 +319,9 @@ async def test_what_may_have_been_submitted_while_the_controller_is_down_is_exec
 async def test_a_job_that_vanished_is_lost_unless_its_record_says_how_it_ended(
     slurm_cluster: SlurmCluster, runs: Runs
 ) -> None:
-    ended, begun, waiting = runs(COUNTS), runs(WAITS), runs("", options={"slurm_options": ["hold"]})
+    # (Nobody tells that it was killed with its job.)
+    ended, begun = runs(COUNTS), runs(f"{COUNTS}kill -9 $PPID\nsleep 600")
+    waiting = runs("", options={"slurm_options": ["hold"]})
     batch = [ended, begun, waiting]
     first, second = slurm(), slurm(lost_after_s=1)
     async with following(first) as ends:

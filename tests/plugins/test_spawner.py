@@ -8,9 +8,11 @@ from tests.processes import run_python
 
 #: In a process of its own: a spawner takes over the signals of the one that it is in.
 PROGRAM = """
-import socket
+import socket, types
+from motoko_plugins.generators import _spawner
 from motoko_plugins.generators._spawner import Spawner
 
+_spawner.time = types.SimpleNamespace(monotonic=lambda: 100.0)
 ours, theirs = socket.socketpair()
 spawner = Spawner(theirs, 1, "TAG", "here")
 print(spawner._until_sending_s())

@@ -96,6 +96,12 @@ class Tiny:
             else:
                 (self.path / names[name]).write_text(text)
 
+    def wait_for_launcher(self, process: subprocess.Popen[str]) -> None:
+        """Wait until a launcher in a terminal can be stopped: it has its locks, and listens to signals."""
+        assert process.stdout is not None
+        while "the launcher serves" not in process.stdout.readline():
+            assert process.poll() is None
+
     def wait_for(self, name: str) -> None:
         """Wait for a file in the directory."""
         assert wait_until((self.path / name).exists, TIMEOUT_S), name

@@ -103,8 +103,7 @@ def test_aggressive_kill_finds_a_server_that_no_socket_leads_to(tiny: Tiny, caps
 def test_kill_stops_a_launcher_in_the_foreground(tiny: Tiny) -> None:
     tiny.motoko("create")
     with tiny.started("launcher", "--do-not-detach") as launcher:
-        lock = tiny.path / "first" / ".bd" / "launcher.lock"
-        assert wait_until(lambda: lock.exists() and lock.read_text().strip() != "", TIMEOUT_S)
+        tiny.wait_for_launcher(launcher)
         assert f"a launcher (process {launcher.pid})" in tiny.motoko("kill").stdout
         assert launcher.wait(TIMEOUT_S) == 0
 

@@ -100,8 +100,7 @@ def test_a_launcher_for_all_is_refused_beside_one_for_a_study(created: Tiny, cap
 
 def test_a_launcher_in_a_terminal_is_shown_and_stopped(created: Tiny, capsys: Captured) -> None:
     with created.started("launcher", "--do-not-detach", "--bd-study", "second") as process:
-        lock = created.path / "second" / ".bd" / "launcher.lock"
-        assert wait_until(lambda: lock.exists() and locks.holder(lock) == process.pid, TIMEOUT_S)
+        created.wait_for_launcher(process)
         assert call(created, "status") == 0
         text = capsys.readouterr().out
         assert f"(process {process.pid}) serves second since" in text

@@ -126,13 +126,19 @@ async def main(workflow, **params):
 def test_a_task_that_fails_after_the_workflow_has_ended_is_an_error(tiny: Tiny) -> None:
     tiny.write(
         orchestrator="async def main(workflow, **params):\n    workflow.first.createTask(x=[1, 2])\n",
-        launch="#!/bin/bash\nsleep 0.5\necho broken >&2\nexit __BLACKDYNAMITE__x__\n",
+        launch=BUSY_SH + "echo broken >&2\nexit __BLACKDYNAMITE__x__\n",
     )
-    result = tiny.motoko("run", "-n", "a", code=1)
-    assert "error: 2 tasks failed that the end of the workflow left under way:\n  first." in result.stderr
-    assert "exit code 2" in result.stderr
-    assert "    broken" in result.stderr
-    assert "2 FAILED" in result.stdout
+    with tiny.started("run", "-n", "a") as process:
+        assert process.stdout is not None
+        while "waiting for 2 tasks" not in process.stdout.readline():
+            assert process.poll() is None
+        (tiny.path / "go").touch()
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 1
+    assert "error: 2 tasks failed that the end of the workflow left under way:\n  first." in output
+    assert "exit code 2" in output
+    assert "    broken" in output
+    assert "2 FAILED" in output
     # They are not this execution's fault.
     tiny.motoko("run", "-n", "a")
 

@@ -19,12 +19,10 @@ from motoko_core.study.health import NO_DATABASE, NOT_CREATED, is_silent, look, 
 from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe
 from motoko_core.study.server import Server
 from motoko_core.study.starting import start_servers
+from tests.conftest import TIMEOUT_S
+from tests.ports import tcp_port
 
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+__all__ = ["tcp_port"]
 
 
 def runzeo_pid(server: Server) -> int:
@@ -33,9 +31,9 @@ def runzeo_pid(server: Server) -> int:
 
 
 @pytest.mark.parametrize("tcp", [False, True])
-def test_running_server_tells_its_clients_and_last_commit(server: Server, tcp: bool) -> None:
+def test_running_server_tells_its_clients_and_last_commit(server: Server, tcp: bool, tcp_port: int) -> None:
     if tcp:
-        server = attrs.evolve(server, tcp=("127.0.0.1", free_port()))
+        server = attrs.evolve(server, tcp=("127.0.0.1", tcp_port))
         assert look(server).address == f"127.0.0.1:{server.address[1]}"
     assert look(server).state == DOWN
     before = datetime.datetime.now(datetime.timezone.utc)
@@ -54,7 +52,7 @@ def test_running_server_tells_its_clients_and_last_commit(server: Server, tcp: b
     assert health.last_commit >= before - datetime.timedelta(seconds=1)
     connection.close()
     database.close()
-    assert wait_until(lambda: look(server).clients == 0, 10)
+    assert wait_until(lambda: look(server).clients == 0, TIMEOUT_S)
 
 
 def test_server_that_was_never_created(tmp_path: Path) -> None:
@@ -80,7 +78,7 @@ def test_paused_server_does_not_answer(server: Server) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert [(health.state, health.pid) for health in found] == [(SILENT, pid)] * 8
-    assert wait_until(lambda: look(server).state == UP, 10)
+    assert wait_until(lambda: look(server).state == UP, TIMEOUT_S)
 
 
 def test_somebody_else_on_the_port_does_not_answer(server: Server) -> None:

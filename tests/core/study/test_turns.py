@@ -207,17 +207,18 @@ def test_turn_lasts_as_long_as_the_commit(
     ours, theirs = lines
     free: list[bool] = []
     with use(Session("it")) as session:
-        with ours.held(session, 0.0):
-            timed_out = threading.Event()
-            time_out = ours._time_out
-            monkeypatch.setattr(ours, "_time_out", lambda turn: (time_out(turn), timed_out.set()))
+        with ours._guard:  # the commit begins before the time is over
+            with ours.held(session, 0.0):
+                timed_out = threading.Event()
+                time_out = ours._time_out
+                monkeypatch.setattr(ours, "_time_out", lambda turn: (time_out(turn), timed_out.set()))
+            ours._holder.beforeCompletion(None)  # type: ignore[union-attr]
 
         def look() -> None:
             timed_out.clear()
             assert timed_out.wait(TIMEOUT_S)
             free.append(is_free(theirs))
 
-        ours._holder.beforeCompletion(None)  # type: ignore[union-attr]
         look()
         session.commit()
     assert free == [False]
