@@ -31,11 +31,16 @@ def processes_of(tags: Collection[str]) -> dict[str, list[int]]:
     """
     found: dict[str, list[int]] = {}
     wanted = {f"{TAG_VARIABLE}={tag}".encode(): tag for tag in tags}
-    for pid in psutil.pids() if wanted else ():
-        with suppress(PermissionError, FileNotFoundError, ProcessLookupError):  # somebody else's, or gone
-            words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            for word in wanted.keys() & set(words):
-                found.setdefault(wanted[word], []).append(pid)
+    left = psutil.pids() if wanted else []
+    for _ in range(2):
+        empty = []
+        for pid in left:
+            with suppress(PermissionError, FileNotFoundError, ProcessLookupError):  # somebody else's, or gone
+                words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                empty += [pid] if words == [b""] else []
+                for word in wanted.keys() & set(words):
+                    found.setdefault(wanted[word], []).append(pid)
+        left = empty  # while a process begins to execute another program, it has none
     return found
 
 
@@ -67,12 +72,18 @@ def _descendants(pids: Collection[int]) -> set[int]:
 
 
 def first_of(pids: Iterable[int]) -> int | None:
-    """That process of a job whose end is the job's: it leads the session."""
+    """That process of a job whose end is the job's: it leads the session. (Others may lead later ones.)"""
+    leaders = []
     for pid in pids:
         with suppress(OSError):
-            if os.getsid(pid) == pid:
-                return pid
-    return None
+            leaders += [pid] if os.getsid(pid) == pid else []
+    return min(leaders, key=_start) if len(leaders) > 1 else next(iter(leaders), None)
+
+
+def _start(pid: int) -> float:
+    with suppress(OSError, psutil.Error):
+        return psutil.Process(pid).create_time()
+    return float("inf")
 
 
 async def end_of(pid: int) -> None:
