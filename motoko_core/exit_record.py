@@ -30,16 +30,17 @@ __all__ = [
 PREFIX = ".motoko-"
 #: Who has executed a run whose execution was forbidden.
 NOBODY = "nobody"
-#: A line that keeps an execution that has begun from being begun again.
-OVER = "over"
+#: Ends the name of a file beside a record: whoever looks after the execution knows how it has ended.
+OVER = ".over"
 _FORBIDDEN = f"started {NOBODY}\nended 125\n"
 #: What a script finds in its environment: the tag of its execution.
 TAG_VARIABLE = "MOTOKO_TAG"
 
 #: A bash function for job scripts: ``motoko_execute TAG DIRECTORY SCRIPT STDOUT STDERR JOB``. It executes a
 #: run's script, keeps the record and answers the script's exit code; 126: the directory is out of reach;
-#: 125: another job has executed it, and it is not executed again. ``JOB`` names this job; one that the
-#: scheduler starts again under the same name executes what has not ended, or is to begin ``again``.
+#: 125: another job has executed it, or its end is known, and it is not executed again. ``JOB`` names this
+#: job; one that the scheduler starts again under the same name executes what has not ended, or is to begin
+#: ``again``.
 #: ``motoko_ended`` is set if the script has said its exit code; ``motoko_start`` counts its executions.
 #:
 #: - An empty record is that of another job which is just beginning.
@@ -73,7 +74,7 @@ motoko_look() {{
         [[ -n $motoko_first ]] || motoko_first=$line
         case $line in
         "started "*) motoko_last=$line motoko_interrupted= motoko_start=$((motoko_start + 1)) ;;
-        again | over) motoko_last=$line motoko_interrupted= ;;
+        again) motoko_last=$line motoko_interrupted= ;;
         "ended "*" $motoko_start") motoko_last=$line ;;
         "stopped "*" $motoko_start") motoko_interrupted=1 ;;
         esac
@@ -95,6 +96,7 @@ motoko_execute() {{
     local record="{PREFIX}$1" code=137 is_new=
     motoko_ended=
     cd -- "$2" || return 126
+    [[ ! -e $record{OVER} ]] || return 125
     set -o noclobber
     {{ true > "$record" && is_new=1; }} 2>/dev/null
     set +o noclobber
@@ -200,19 +202,15 @@ def _write_whole(path: Path) -> None:
 
 
 def end_execution(directory: Path, tag: str) -> None:
-    """Make sure that an execution whose end is known is never begun again, should its job be started again.
+    """Make sure that an execution whose end is known is not begun again, should its job be started again.
 
-    One that has not begun never will.
+    The record is left to those who execute it: nothing that two machines write into one file is safe.
 
-    :raises OSError: the record can neither be made nor be written.
+    :raises OSError: that cannot be written down.
     """
-    if forbid_execution(directory, tag):
-        return
-    record = os.open(exit_record_path(directory, tag), os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(record, f"\n{OVER}\n".encode())
-    finally:
-        os.close(record)
+    path = exit_record_path(directory, tag)
+    with suppress(FileNotFoundError, NotADirectoryError):  # nothing can be executed there
+        path.with_name(f"{path.name}{OVER}").touch()
 
 
 def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
@@ -233,9 +231,9 @@ def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
     code: int | None = None
     has_messages = is_stopped = False
     for line in text.split("\n")[:-1]:  # what has no line end is not all there yet
-        word, _, rest = line.partition(" ")
-        if word == "started" or line == "again":
-            jobs += [rest] if word == "started" else []
+        word, blank, rest = line.partition(" ")
+        if (word == "started" and blank) or line == "again":
+            jobs += [rest] if blank else []
             code, has_messages, is_stopped = None, False, False
         elif line == "running":
             has_messages = False
@@ -246,7 +244,7 @@ def read_exit_record(directory: Path, tag: str) -> ExitRecord | None:
                 code = int(said) if start in ("", str(len(jobs))) else code
         elif word == "stopped":
             is_stopped = is_stopped or rest.endswith(f" {len(jobs)}")
-        elif line and line != OVER:
+        elif line:
             has_messages = has_messages or code is None
     if not jobs:
         return None

@@ -17,6 +17,7 @@ import attrs
 from motoko_core.exit_record import (
     EXECUTE,
     NOBODY,
+    OVER,
     TAG_VARIABLE,
     ExitRecord,
     end_execution,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXECUTE",
     "NOBODY",
+    "OVER",
     "TAG_VARIABLE",
     "Abort",
     "CliCommand",

@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from motoko_core.interfaces import EXECUTE, LaunchTask
+from motoko_core.interfaces import EXECUTE, OVER, LaunchTask
 
 _SPECIAL = re.compile(r"[\x00-\x1f\x7f\udc80-\udcff\\']")
 
@@ -84,8 +84,9 @@ motoko_run() {{
     elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
         motoko_code=143
         return
-    elif [[ -e $motoko_record ]] && motoko_look "$motoko_record" && [[ -n $motoko_interrupted &&
-            $motoko_first == "started $motoko_job" && $motoko_last == "ended "[1-9]* ]]; then
+    elif [[ -e $motoko_record && ! -e $motoko_record{over} ]] && motoko_look "$motoko_record" &&
+            [[ -n $motoko_interrupted && $motoko_first == "started $motoko_job" &&
+            $motoko_last == "ended "[1-9]* ]]; then
         printf '\\nagain\\n' >> "$motoko_record"
     fi
     motoko_lives "$motoko_canary" $$ || motoko_canary=
@@ -210,7 +211,7 @@ def body(
     :param warning: the signal, such as ``USR1``, that says to the job's shell that its time runs out.
     """
     names = [quote(name) for name in modules]
-    parts = ["motoko_warned=\n", EXECUTE, _RUN.format(submit_directory=submit_directory)]
+    parts = ["motoko_warned=\n", EXECUTE, _RUN.format(submit_directory=submit_directory, over=OVER)]
     if warning and warning.upper() not in ("TERM", "15"):  # that one goes to the run anyway
         parts[0] += f"trap 'motoko_warned=1' {warning}\n"
         parts.append(f"{_WARN}trap 'motoko_warn {warning}' {warning}\n")

@@ -39,9 +39,8 @@ def close_records(tasks: Iterable[LaunchTask]) -> None:
         try:
             end_execution(task.directory, task.tag)
         except OSError as error:
-            log.warning(
-                "the record of %s cannot be closed: %s: %s", task.task, error.strerror, task.directory
-            )
+            why = f"{error.strerror}: {task.directory}"
+            log.warning("a job that is started again may execute %s again: %s", task.task, why)
 
 
 def has_begun(task: LaunchTask) -> bool | None:

@@ -51,7 +51,13 @@ class Follower:
         self._answered = answered
         self._times = Times(settings.poll_interval_s)
         self._judge = Judge(
-            scheduler, settings, self._times, queries.has_history, end=end, forget=forget, retry=retry
+            scheduler,
+            settings,
+            self._times,
+            lambda: queries.has_history,
+            end=end,
+            forget=forget,
+            retry=retry,
         )
         self._unknown_words: set[str] = set()
 

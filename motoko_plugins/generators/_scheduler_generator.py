@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import Any, ClassVar
@@ -27,6 +26,10 @@ log = logging.getLogger(__name__)
 
 #: How long submit() waits for the scheduler's answers; what has none by then is found by its name.
 _PATIENCE_S = 2.0
+
+#: Records that are closed in one go, and at the end: directories may be far away.
+_RECORDS = 100
+_LAST_RECORDS = 1000
 
 
 class SchedulerGenerator(JobGenerator):
@@ -57,9 +60,8 @@ class SchedulerGenerator(JobGenerator):
         self._jobs: dict[tuple[str, int], Job] = {}
         self._by_tag: dict[str, Job] = {}
         self._plan = Plan(self.scheduler, self.options.max_array_size, self._environment)
-        self._ends: deque[Ended | BaseException] = deque()
-        self._unclosed: list[LaunchTask] = []
-        self._has_ends = asyncio.Event()
+        self._ends: asyncio.Queue[Ended | BaseException] = asyncio.Queue()
+        self._closing: asyncio.Queue[LaunchTask] = asyncio.Queue()
         self._some_ended = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         self._submitter = Submitter(
@@ -241,24 +243,13 @@ class SchedulerGenerator(JobGenerator):
     async def ended(self) -> AsyncIterator[Ended]:
         """Yield the ends as they become known.
 
-        A job whose run has not ended well may be started again: by its site, or by somebody who says so to
-        the scheduler. It executes no run whose end has been told, for another job may have got it since.
-
         :raises Exception: a mistake in this module; nothing is followed any more.
         """
         while True:
-            self._has_ends.clear()
-            if not self._ends:
-                await self._has_ends.wait()
-            count, unclosed = len(self._ends), list(self._unclosed)
-            if unclosed:
-                await asyncio.to_thread(close_records, unclosed)
-                del self._unclosed[: len(unclosed)]
-            for _ in range(count):
-                end = self._ends.popleft()
-                if isinstance(end, BaseException):
-                    raise end
-                yield end
+            end = await self._ends.get()
+            if isinstance(end, BaseException):
+                raise end
+            yield end
 
     def _end(self, job: Job, task: LaunchTask, end: Ended) -> None:
         if self._by_tag.pop(task.tag, None) is None:
@@ -266,13 +257,25 @@ class SchedulerGenerator(JobGenerator):
         job.tasks.remove(task)
         job.cancelled.discard(task.tag)
         job.unwanted.discard(task.tag)
-        self._ends.append(end)
+        self._ends.put_nowait(end)
         if end.exit_code != 0:
-            self._unclosed.append(task)
-        self._has_ends.set()
+            self._closing.put_nowait(task)
         self._some_ended.set()
         if not job.tasks and (job.stage is Stage.PLANNED or not job.kills):
             self._forget(job)
+
+    async def _close_records(self) -> None:
+        """Have jobs that are started again execute no run whose end has been told.
+
+        One that has not ended well may be: by its site, or because somebody asks the scheduler for that; and
+        another job may have got the run since.
+        """
+        while True:
+            first = await self._closing.get()
+            await asyncio.to_thread(close_records, [first, *self._take_unclosed(_RECORDS)])
+
+    def _take_unclosed(self, at_most: int) -> list[LaunchTask]:
+        return [self._closing.get_nowait() for _ in range(min(at_most, self._closing.qsize()))]
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.key, None)
@@ -337,6 +340,8 @@ class SchedulerGenerator(JobGenerator):
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
+        if left := self._take_unclosed(_LAST_RECORDS):
+            await asyncio.to_thread(close_records, left)
         self._workers.clear()
         self._jobs.clear()
         self._by_tag.clear()
@@ -345,7 +350,7 @@ class SchedulerGenerator(JobGenerator):
         """Begin to work in the background; not before there is something to do."""
         if self._workers:
             return
-        work: list[Coroutine[Any, Any, None]] = [self._submitter.work(), self._follower.work()]
+        work = [self._submitter.work(), self._follower.work(), self._close_records()]
         for coroutine in work:
             worker = asyncio.create_task(coroutine)
             worker.add_done_callback(self._worker_ended)
@@ -353,5 +358,4 @@ class SchedulerGenerator(JobGenerator):
 
     def _worker_ended(self, worker: asyncio.Task[None]) -> None:
         if not worker.cancelled() and (error := worker.exception()) is not None:
-            self._ends.append(error)
-            self._has_ends.set()
+            self._ends.put_nowait(error)

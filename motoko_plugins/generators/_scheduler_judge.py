@@ -40,7 +40,7 @@ class Judge:
         scheduler: Scheduler,
         settings: Settings,
         times: Times,
-        has_history: bool,
+        has_history: Callable[[], bool],
         *,
         end: Callable[[Job, LaunchTask, Ended], None],
         forget: Callable[[Job], None],
@@ -204,7 +204,7 @@ class Judge:
         # Should the queue have told less than it knows, nothing goes on beside what is made of the loss.
         self.lost[job.name] |= job.job_ids
         name = ", ".join(sorted(job.job_ids)) or f"named {job.name}"
-        asked = "neither queue nor accounting know" if self._has_history else "the queue does not know"
+        asked = "neither queue nor accounting know" if self._has_history() else "the queue does not know"
         told = "that the run has begun, not how it ended" if record else "nothing of the run"
         message = f"{self._scheduler.title}: {asked} job {name} any more, and the run directory says {told}"
         reason = "LOST"

@@ -248,7 +248,7 @@ def test_the_same_job_started_again_executes_it_again(run: Execution) -> None:
     assert run.record() == ExitRecord(job="12", starts=2, exit_code=0)
 
 
-@pytest.mark.parametrize("cut", ["ended 1", "ended", "/bin/bash: line 25:  814 Kil"])
+@pytest.mark.parametrize("cut", ["started", "ended 1", "ended", "/bin/bash: line 25:  814 Kil"])
 @pytest.mark.parametrize("code", [0, 137])
 def test_a_line_that_was_cut_off_does_not_count(run: Execution, cut: str, code: int) -> None:
     run.write(f"exit {code}")

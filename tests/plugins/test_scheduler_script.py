@@ -335,6 +335,7 @@ def test_a_run_whose_end_was_told_is_not_executed_again(runs: Runs, execute: Job
     close_records([interrupted, waiting])
     assert execute(script([interrupted, waiting])).wait(60) == 125
     assert record(interrupted) == ExitRecord(job="7_3", exit_code=-15)
+    assert record(waiting) is None
     assert (interrupted.directory / "executed").read_text() == "x\n"
     assert not (waiting.directory / "executed").exists()
 

@@ -336,6 +336,7 @@ async def test_a_job_that_vanished_is_lost_unless_its_record_says_how_it_ended(
     assert [(end.exit_code, end.reason) for end in found] == [(0, None), (None, "LOST"), (None, "LOST")]
     assert "that the run has begun" in found[1].message
     assert "nothing of the run" in found[2].message
+    assert "the queue does not know" in found[2].message  # there is no accounting to ask
 
 
 async def test_a_queue_that_tells_nothing_for_too_long_leaves_nothing_at_work_behind(

@@ -159,3 +159,17 @@ async def test_of_one_jobs_runs_one_is_cancelled_without_a_launcher_and_the_othe
     assert [entries["state"] for entries in ends] == ["FINISHED", "FINISHED"]
     assert executions.counted() == [1] * 3
     assert len(slurm_cluster.jobs()) == 2
+
+
+async def test_a_launcher_that_stops_its_jobs_hands_their_runs_back(
+    slurm_cluster: SlurmCluster, scripts: Workflow, tmp_path: Path, executions: Executions
+) -> None:
+    work = f"{executions.note}; until [ -e {tmp_path}/go ]; do sleep 0.1; done"
+    runs = create_tasks(scripts, x=[1.0, 2.0, 3.0], label=work)
+    async with launching_on_slurm(scripts):
+        while sum(executions.counted()) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    found = [entries_of(scripts, run) for run in runs]
+    assert [entries["state"] for entries in found] == ["CREATED"] * 3
+    assert not any("motoko_handle" in entries for entries in found)
+    slurm_cluster.wait_for_jobs(lambda jobs: [state for *_, state in jobs] == ["CANCELLED"] * 3)

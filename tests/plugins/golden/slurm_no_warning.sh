@@ -64,8 +64,9 @@ motoko_run() {
     elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
         motoko_code=143
         return
-    elif [[ -e $motoko_record ]] && motoko_look "$motoko_record" && [[ -n $motoko_interrupted &&
-            $motoko_first == "started $motoko_job" && $motoko_last == "ended "[1-9]* ]]; then
+    elif [[ -e $motoko_record && ! -e $motoko_record.over ]] && motoko_look "$motoko_record" &&
+            [[ -n $motoko_interrupted && $motoko_first == "started $motoko_job" &&
+            $motoko_last == "ended "[1-9]* ]]; then
         printf '\nagain\n' >> "$motoko_record"
     fi
     motoko_lives "$motoko_canary" $$ || motoko_canary=
