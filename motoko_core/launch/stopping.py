@@ -144,8 +144,10 @@ async def stop(
             count += sum(end.reason == CANCELLED and end.tag in wanted for _, end, _ in found)
             ends += found
         finally:
-            await generator.close()
-            transact(what, partial(_write, manager, ends, wanted, hand_back))
+            try:
+                transact(what, partial(_write, manager, ends, wanted, hand_back))
+            finally:
+                await generator.close()
     return count
 
 

@@ -61,7 +61,8 @@ class SchedulerGenerator(JobGenerator):
         self._by_tag: dict[str, Job] = {}
         self._plan = Plan(self.scheduler, self.options.max_array_size, self._environment)
         self._ends: asyncio.Queue[Ended | BaseException] = asyncio.Queue()
-        self._closing: asyncio.Queue[LaunchTask] = asyncio.Queue()
+        self._unclosed: list[LaunchTask] = []
+        self._some_unclosed = asyncio.Event()
         self._some_ended = asyncio.Event()
         self._workers: list[asyncio.Task[None]] = []
         self._submitter = Submitter(
@@ -259,7 +260,8 @@ class SchedulerGenerator(JobGenerator):
         job.unwanted.discard(task.tag)
         self._ends.put_nowait(end)
         if end.exit_code != 0:
-            self._closing.put_nowait(task)
+            self._unclosed.append(task)
+            self._some_unclosed.set()
         self._some_ended.set()
         if not job.tasks and (job.stage is Stage.PLANNED or not job.kills):
             self._forget(job)
@@ -271,11 +273,12 @@ class SchedulerGenerator(JobGenerator):
         another job may have got the run since.
         """
         while True:
-            first = await self._closing.get()
-            await asyncio.to_thread(close_records, [first, *self._take_unclosed(_RECORDS)])
-
-    def _take_unclosed(self, at_most: int) -> list[LaunchTask]:
-        return [self._closing.get_nowait() for _ in range(min(at_most, self._closing.qsize()))]
+            await self._some_unclosed.wait()
+            batch = self._unclosed[:_RECORDS]
+            await asyncio.to_thread(close_records, batch)
+            del self._unclosed[: len(batch)]
+            if not self._unclosed:
+                self._some_unclosed.clear()
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.key, None)
@@ -340,8 +343,12 @@ class SchedulerGenerator(JobGenerator):
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        if left := self._take_unclosed(_LAST_RECORDS):
-            await asyncio.to_thread(close_records, left)
+        if self._unclosed:
+            # (The last ones may have been interrupted just now; the first may just have been kept back.)
+            await asyncio.to_thread(close_records, self._unclosed[-_LAST_RECORDS:])
+            if more := len(self._unclosed[:-_LAST_RECORDS]):
+                log.warning("%d runs that have ended may be executed again if their jobs are requeued", more)
+            self._unclosed.clear()
         self._workers.clear()
         self._jobs.clear()
         self._by_tag.clear()

@@ -436,6 +436,16 @@ def test_no_run_is_executed_without_its_modules_because_no_message_can_be_kept(
     assert not (task.directory / "executed").exists()
 
 
+def test_a_job_that_is_started_again_leaves_the_next_attempts_files_alone(
+    runs: Runs, execute: Jobs, tmp_path: Path
+) -> None:
+    task = runs("true")
+    close_records([task])
+    task.stderr.write_text("another attempt")
+    assert execute(script([task], modules=["none"]), MODULESHOME=str(tmp_path)).wait(60) == 125
+    assert task.stderr.read_text() == "another attempt"
+
+
 def test_a_cluster_without_modules_is_told_from_one_with(runs: Runs, execute: Jobs, tmp_path: Path) -> None:
     task = runs("true")
     text = script([task], modules=["gcc"]).replace("/etc/profile.d", str(tmp_path))

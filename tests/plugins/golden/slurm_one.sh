@@ -57,7 +57,10 @@ motoko_pass_on() {
 motoko_run() {
     local code pid
     motoko_record="$2/.motoko-$1"
-    if [[ -n $motoko_failed ]]; then
+    if [[ -e $motoko_record.over ]]; then
+        motoko_code=125
+        return
+    elif [[ -n $motoko_failed ]]; then
         [[ -e $motoko_record ]] || true > "$5"
         printf '%s\n' "$motoko_failed" >> "$5"
         motoko_code=127
@@ -65,9 +68,8 @@ motoko_run() {
     elif [[ -n $motoko_stopped || ( -n $motoko_warned && -n $motoko_begun ) ]]; then
         motoko_code=143
         return
-    elif [[ -e $motoko_record && ! -e $motoko_record.over ]] && motoko_look "$motoko_record" &&
-            [[ -n $motoko_interrupted && $motoko_first == "started $motoko_job" &&
-            $motoko_last == "ended "[1-9]* ]]; then
+    elif [[ -e $motoko_record ]] && motoko_look "$motoko_record" && [[ -n $motoko_interrupted &&
+            $motoko_first == "started $motoko_job" && $motoko_last == "ended "[1-9]* ]]; then
         printf '\nagain\n' >> "$motoko_record"
     fi
     motoko_lives "$motoko_canary" $$ || motoko_canary=
