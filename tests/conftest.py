@@ -156,12 +156,10 @@ def make_workflow() -> Iterator[Callable[..., Workflow]]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def orchestrate(
-    workflow: Workflow, main: Callable[..., Any], *, timeout_s: float = TIMEOUT_S, **params: Any
-) -> None:
+async def orchestrate(workflow: Workflow, main: Callable[..., Any], **params: Any) -> None:
     """Execute ``main`` as the orchestrator of a workflow, within the time limit."""
     workflow.orchestrator_function = main
-    await asyncio.wait_for(workflow.execute_async(**params), timeout_s)
+    await asyncio.wait_for(workflow.execute_async(**params), TIMEOUT_S)
 
 
 def set_state(workflow: Workflow, reference: str, state: str, **entries: Any) -> None:

@@ -30,7 +30,6 @@ from motoko_core.daemons import (
 from motoko_core.errors import AlreadyRunning, StudyError
 from motoko_core.exit_record import TAG_VARIABLE
 from motoko_core.locks import held, holder, taking_turns, who_holds
-from tests.conftest import TIMEOUT_S
 from tests.processes import run_python
 
 #: Says that it runs, and waits for a signal.
@@ -128,7 +127,7 @@ def test_manager_that_was_killed_leaves_nothing_to_stumble_over(daemon: Daemon) 
     for process in processes:
         process.kill()
     psutil.wait_procs(processes, timeout=10)
-    assert wait_until(lambda: not daemon.is_running(), TIMEOUT_S)
+    assert wait_until(lambda: not daemon.is_running(), 10)
     assert daemon.socket.exists()
     (daemon.directory / "it.up").unlink()
     start(daemon)

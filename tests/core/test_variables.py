@@ -18,7 +18,7 @@ from motoko_core.errors import MotokoError
 from motoko_core.session import Session, transact, use
 from motoko_core.variables import WorkflowVars
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks
+from tests.conftest import create_tasks
 from tests.processes import run_python
 
 
@@ -384,7 +384,7 @@ def test_variables_stand_alone(variables: WorkflowVars) -> None:
     alone.it = [1]
     transaction.commit()
     # Two clients: the other one hears of the commit a moment later.
-    assert wait_until(lambda: transact("look", lambda: getattr(variables, "it", None)) == [1], TIMEOUT_S)
+    assert wait_until(lambda: transact("look", lambda: getattr(variables, "it", None)) == [1], 10)
     alone.database.close()
 
 

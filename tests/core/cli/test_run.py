@@ -128,17 +128,18 @@ def test_a_task_that_fails_after_the_workflow_has_ended_is_an_error(tiny: Tiny) 
         orchestrator="async def main(workflow, **params):\n    workflow.first.createTask(x=[1, 2])\n",
         launch=BUSY_SH + "echo broken >&2\nexit __BLACKDYNAMITE__x__\n",
     )
-    with tiny.started("run", "-n", "a") as process:
-        assert process.stdout is not None
-        while "waiting for 2 tasks" not in process.stdout.readline():
+    words, pipe = command("run", "-n", "a"), subprocess.PIPE
+    with subprocess.Popen(words, cwd=tiny.path, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stderr is not None
+        while "waiting for 2 tasks" not in process.stderr.readline():
             assert process.poll() is None
         (tiny.path / "go").touch()
-        output, _ = process.communicate(timeout=TIMEOUT_S)
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 1
-    assert "error: 2 tasks failed that the end of the workflow left under way:\n  first." in output
-    assert "exit code 2" in output
-    assert "    broken" in output
-    assert "2 FAILED" in output
+    assert "error: 2 tasks failed that the end of the workflow left under way:\n  first." in stderr
+    assert "exit code 2" in stderr
+    assert "    broken" in stderr
+    assert "2 FAILED" in stdout
     # They are not this execution's fault.
     tiny.motoko("run", "-n", "a")
 

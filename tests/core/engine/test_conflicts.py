@@ -14,7 +14,7 @@ from motoko_core.engine.blame import is_conflict
 from motoko_core.errors import ConflictRetriesExceeded
 from motoko_core.session import MAX_ATTEMPTS, transact
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks, orchestrate, set_state
+from tests.conftest import create_tasks, orchestrate, set_state
 from tests.driving import Clock, Firings, ids, play, settle, until
 from tests.zeo_clients import caught_up
 
@@ -262,7 +262,7 @@ async def test_64_actions_that_create_tasks_at_once(make_workflow: Any, clock: C
             workflow.add_action(str(i), task="mult", event=lambda: True, f=one, once_per_run=True)
         workflow.add_action("end", task="mult", event=enough, f=finish)
 
-    await orchestrate(workflow, main, timeout_s=3 * TIMEOUT_S)
+    await orchestrate(workflow, main)
     check_created(workflow, 64)
     # 64 firings of one action, each over another task
     begun = 0
@@ -282,7 +282,7 @@ async def test_64_actions_that_create_tasks_at_once(make_workflow: Any, clock: C
         wanted = 128
         workflow.add_action("end", task="mult", event=enough, f=finish)
 
-    await orchestrate(workflow, main_again, timeout_s=3 * TIMEOUT_S)
+    await orchestrate(workflow, main_again)
     check_created(workflow, 128)
     assert begun >= 32
 

@@ -51,7 +51,7 @@ async def all_finished(workflow: Workflow, count: int) -> None:
             while finished() < count:
                 await anext(changes)
 
-    await asyncio.wait_for(look(), 3 * TIMEOUT_S)
+    await asyncio.wait_for(look(), TIMEOUT_S)
 
 
 async def test_2000_runs_leave_no_zombie_no_open_file_and_no_process(

@@ -26,7 +26,7 @@ from motoko_core.study.server import Server
 from motoko_core.study.snapshot import snapshot
 from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks, states
+from tests.conftest import create_tasks, states
 from tests.faults import overwrite
 from tests.processes import run_python
 
@@ -193,7 +193,7 @@ def test_what_is_read_in_advance_complains_to_nobody(
     database = Database(filled)
     storage = database.db.storage
     stop_servers([filled])
-    assert wait_until(lambda: not storage.is_connected(), TIMEOUT_S)
+    assert wait_until(lambda: not storage.is_connected(), 10)
     storage.prefetch([p64(1)], maxtid)
     database.close()  # ends the network thread
     gc.collect()

@@ -19,7 +19,6 @@ from motoko_core.study.health import NO_DATABASE, NOT_CREATED, is_silent, look, 
 from motoko_core.study.probe import DOWN, SILENT, UP, NoAnswer, probe
 from motoko_core.study.server import Server
 from motoko_core.study.starting import start_servers
-from tests.conftest import TIMEOUT_S
 from tests.ports import tcp_port
 
 __all__ = ["tcp_port"]
@@ -52,7 +51,7 @@ def test_running_server_tells_its_clients_and_last_commit(server: Server, tcp: b
     assert health.last_commit >= before - datetime.timedelta(seconds=1)
     connection.close()
     database.close()
-    assert wait_until(lambda: look(server).clients == 0, TIMEOUT_S)
+    assert wait_until(lambda: look(server).clients == 0, 10)
 
 
 def test_server_that_was_never_created(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_paused_server_does_not_answer(server: Server) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     assert [(health.state, health.pid) for health in found] == [(SILENT, pid)] * 8
-    assert wait_until(lambda: look(server).state == UP, TIMEOUT_S)
+    assert wait_until(lambda: look(server).state == UP, 10)
 
 
 def test_somebody_else_on_the_port_does_not_answer(server: Server) -> None:

@@ -25,7 +25,7 @@ from motoko_core.study.plain_objects import Unexpected
 from motoko_core.study.record_file import EarlierRecords, RecordFile
 from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks, number, set_state, states
+from tests.conftest import create_tasks, number, set_state, states
 
 ONE_STUDY = "task_managers: {mult: }\norchestrator: orchestrator.main\n"
 
@@ -373,9 +373,8 @@ def test_server_that_was_started_again_is_asked_until_the_index_has_read_the_fil
     database.db.storage.file = LocalFile(database.server.data, RecordFile(database.server.data))
     stop_servers([database.server])
     # Who reads now is told that nobody answers.
-    storage = database.db.storage
-    assert wait_until(lambda: not storage.is_connected() and storage.file is None, TIMEOUT_S)
+    assert wait_until(lambda: not database.db.storage.is_connected() and database.db.storage.file is None, 10)
     start_servers([database.server])
-    assert wait_until(lambda: storage.is_connected() and storage.file is None, TIMEOUT_S)
+    assert wait_until(lambda: database.db.storage.is_connected() and database.db.storage.file is None, 10)
     assert states(workflow) == {number(reference): "CREATED"}
     assert database.db.storage.file is not None

@@ -12,7 +12,6 @@ from motoko_core.study.database import Database
 from motoko_core.study.packing import pack
 from motoko_core.study.server import Server
 from motoko_core.study.starting import start_servers, stop_servers
-from tests.conftest import TIMEOUT_S
 from tests.faults import limit_files
 
 
@@ -66,7 +65,7 @@ def test_transaction_that_began_before_reads_on(server: Server, monkeypatch: pyt
     database = Database(server)
     connection = database.open(transaction.TransactionManager())
     write(server, 2)
-    assert wait_until(lambda: database.db.storage.lastTransaction() > connection._storage._start, TIMEOUT_S)
+    assert wait_until(lambda: database.db.storage.lastTransaction() > connection._storage._start, 10)
     pack(server)
     assert connection.root()["x"][:4] == "0002"
     connection.close()

@@ -22,7 +22,7 @@ from motoko_core.study.probe import UP, state_of
 from motoko_core.study.server import Server, configured_address, parse_host
 from motoko_core.study.starting import start_servers, stop_servers
 from motoko_core.workflow import Workflow
-from tests.conftest import TIMEOUT_S, create_tasks, states, stop_everything, write_workflow
+from tests.conftest import create_tasks, states, stop_everything, write_workflow
 from tests.ports import tcp_port
 from tests.processes import ROOT, run_python
 
@@ -88,7 +88,7 @@ def test_socket_that_a_dead_server_left_behind_is_replaced(server: Server) -> No
     start_servers([server])
     for process in server.daemon.processes():
         process.kill()
-    assert wait_until(lambda: not server.is_up(), TIMEOUT_S)
+    assert wait_until(lambda: not server.is_up(), 10)
     assert isinstance(server.address, str)
     assert Path(server.address).exists()
     assert server.daemon.socket.exists()
@@ -152,7 +152,7 @@ def test_stop_kills_a_server_whose_manager_was_killed(server: Server) -> None:
     manager = runzeo.parent()
     assert manager is not None
     manager.kill()
-    assert wait_until(lambda: is_gone(manager), TIMEOUT_S)
+    assert wait_until(lambda: is_gone(manager), 10)
     assert server.is_up()
     assert stop_servers([server]) == [server]
     assert is_gone(runzeo)
