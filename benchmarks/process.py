@@ -72,21 +72,14 @@ def end_processes(directory: Path, *, needs_data: bool = False) -> None:
 
     :param needs_data: let the servers close their files; that takes two seconds.
     """
-    found = [process for process in psutil.process_iter() if _is_at_work_in(process, directory)]
-    closing = [process for process in found if needs_data and "runzeo" in _name(process)]
+    found = [process for process in psutil.process_iter(["name"]) if _is_at_work_in(process, directory)]
+    closing = [process for process in found if needs_data and "runzeo" in (process.info["name"] or "")]
     for process in found:  # zdaemon at once, or it would start the server again
         _send(process, signal.SIGTERM if process in closing else signal.SIGKILL)
     _, left = psutil.wait_procs(found, timeout=30)
     for process in left:
         _send(process, signal.SIGKILL)
     psutil.wait_procs(left, timeout=10)
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return process.name()
-    except psutil.Error:
-        return ""
 
 
 def _is_at_work_in(process: psutil.Process, directory: Path) -> bool:

@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 
 #: How long submit() waits for the scheduler's answers; what has none by then is found by its name.
 _PATIENCE_S = 2.0
-
 #: Records that are closed in one go, and at the end: directories may be far away.
 _RECORDS = 100
 _LAST_RECORDS = 1000
